@@ -1,0 +1,145 @@
+"""Cells: a config together with the identity it has, the folder it lives in, and the cells it stands on."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from babeltune import config as configs
+from babeltune import identity
+from babeltune.data import sources, templates
+from babeltune.errors import ConfigError, ModelError, problem
+from babeltune.options import ModelConfig, RunConfig
+from babeltune.results import read_evaluation, read_json
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One run that can be asked for by name, found on disk, and taken up where it stopped."""
+
+    config: RunConfig
+    identity: str
+    evaluation: str
+    folder: Path
+    parts: Mapping[str, Any]
+    """What the identity is made of."""
+    parent: Path | None
+    """Folder of the cell its base model comes from."""
+
+    @property
+    def is_trained(self) -> bool:
+        return (self.folder / "trained.json").exists()
+
+    @property
+    def is_done(self) -> bool:
+        return self.is_trained and read_evaluation(self.folder, self.evaluation) is not None
+
+
+def cell_of(config: RunConfig) -> Cell:
+    """The cell a config means. Reads data files to hash them; trains nothing."""
+    root, cache = Path(config.paths.data), cache_folder(config)
+    data = {
+        name: _digest(json.dumps(configs.dump(source)), root, cache)
+        for name, source in identity.used_sources(config).items()
+    }
+    name = config.template.name
+    template = name if name == "chat" else templates.digest(templates.choose(name))
+    base, parent = _base(config)
+    parts = identity.training_parts(config, data=data, template=template, base=base)
+    own = identity.digest(parts)
+    return Cell(
+        config=config,
+        identity=own,
+        evaluation=identity.evaluation_id(config, data=data, template=template),
+        folder=identity.folder(config, own),
+        parts=parts,
+        parent=parent,
+    )
+
+
+def with_parents(configs_: Iterable[RunConfig]) -> list[Cell]:
+    """Cells in an order in which each can be run: what a cell stands on comes before it, and nothing comes twice."""
+    cells: dict[tuple[Path, str], Cell] = {}
+    for config in configs_:
+        for cell in [*_ancestors(config), cell_of(config)]:
+            cells.setdefault((cell.folder, cell.evaluation), cell)
+    return list(cells.values())
+
+
+def cache_folder(config: RunConfig) -> Path:
+    """Where tokenised sources and digests are kept between runs."""
+    return Path(config.paths.outputs) / ".cache"
+
+
+def parent_config(config: RunConfig) -> RunConfig | None:
+    """The config of the cell that the base model comes from, or None when it comes from a path or is fresh."""
+    named = config.model.from_cell
+    if named is None or Path(named).is_dir():
+        return None
+    if "=" not in named:
+        raise ConfigError(
+            problem("model.from_cell", repr(named), "the folder of a cell, or overrides that name one", "experiment=tiny")
+        )
+    return dataclasses.replace(_composed(named), paths=config.paths, logger=config.logger)
+
+
+@functools.cache
+def _composed(named: str) -> RunConfig:
+    return configs.compose(named.split())
+
+
+@functools.cache
+def _digest(source: str, root: Path, cache: Path) -> str:
+    """Remembered within a process: the cells of a grid share their sources."""
+    return sources.digest(configs.build_source(json.loads(source)), root, cache=cache)
+
+
+def _ancestors(config: RunConfig) -> list[Cell]:
+    parent = parent_config(config)
+    return [] if parent is None else [*_ancestors(parent), cell_of(parent)]
+
+
+def _base(config: RunConfig) -> tuple[str, Path | None]:
+    """The base model's part of the identity, and the folder of the cell it comes from."""
+    model = config.model
+    if model.from_cell is not None:
+        parent = parent_config(config)
+        if parent is not None:
+            cell = cell_of(parent)
+            return cell.identity, cell.folder
+        record = Path(model.from_cell) / "identity.json"
+        if not record.exists():
+            raise ModelError(problem(str(record), "no such file", "the folder of a cell", "model.from_cell=outputs/CELL"))
+        return str(read_json(record)["identity"]), Path(model.from_cell)
+    if model.fresh is not None:
+        return identity.digest({"fresh": model.fresh, **_tokenizer(config)}), None
+    assert model.path is not None
+    return identity.digest({"path": _weights(model, cache_folder(config)), **_tokenizer(config)}), None
+
+
+def _tokenizer(config: RunConfig) -> dict[str, Any]:
+    model = config.model
+    if model.tokenizer == "train":
+        return {"tokenizer": "train", "vocabulary": model.vocabulary}
+    if model.tokenizer is not None and Path(model.tokenizer).is_dir():
+        return {"tokenizer": sources.digest_files(_files(Path(model.tokenizer)), cache_folder(config))}
+    return {} if model.tokenizer is None else {"tokenizer": model.tokenizer}
+
+
+def _weights(model: ModelConfig, cache: Path) -> str:
+    """A local folder is known by its bytes, a hub model by its name and revision."""
+    assert model.path is not None
+    path = Path(model.path)
+    if path.is_dir():
+        return sources.digest_files(_files(path), cache)
+    return f"{model.path}@{model.revision or 'main'}"
+
+
+def _files(folder: Path) -> list[Path]:
+    kinds = {".json", ".safetensors", ".model", ".txt", ".jinja"}
+    return sorted(path for path in folder.iterdir() if path.suffix in kinds)

@@ -1,0 +1,341 @@
+"""Which examples make step k, how they are dealt to ranks and laid into rows, and the tensors of it.
+
+Everything is a pure function of (seed, step), so resuming is starting at step k, and no rank asks another what it has.
+"""
+
+# B rows of a micro-batch, T tokens of a row
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from bisect import bisect_left, insort
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import assert_never
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from babeltune.data.store import TokenStore
+from babeltune.errors import DataError, problem
+from babeltune.options import Layout, Order
+
+Numbers = NDArray[np.int64]
+
+IGNORED = -100
+"""Label of a position that predicts nothing."""
+WINDOW_STEPS = 50
+"""`Order.grouped` sorts the examples of so many steps by length at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One example, as it goes into a row."""
+
+    ids: NDArray[np.int32]
+    targets: NDArray[np.bool_]
+    source: int
+
+
+class Examples:
+    """A mix: rows of several stores under one numbering, in the order given. A row named twice is two examples."""
+
+    def __init__(self, parts: Sequence[tuple[TokenStore, Numbers]]) -> None:
+        self._stores = [store for store, _ in parts]
+        self._rows: Numbers = _joined([rows for _, rows in parts])
+        self.sources: Numbers = np.repeat(np.arange(len(parts)), [len(rows) for _, rows in parts])
+        """Which part each example comes from."""
+        self.lengths: Numbers = _joined([store.lengths[rows] for store, rows in parts])
+        self.target_counts: Numbers = _joined([store.target_counts[rows] for store, rows in parts])
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, number: int) -> Document:
+        source = int(self.sources[number])
+        ids, targets = self._stores[source][int(self._rows[number])]
+        return Document(ids, targets, source)
+
+
+def _joined(arrays: Sequence[NDArray[np.integer]]) -> Numbers:
+    return np.concatenate([np.zeros(0, np.int64), *arrays]).astype(np.int64)
+
+
+class Plan:
+    """Which examples make each optimizer step of a run.
+
+    Every epoch holds every example once; its last step is smaller when they do not come out even. Part of an epoch is
+    its first steps.
+    """
+
+    def __init__(
+        self,
+        lengths: Numbers,
+        target_counts: Numbers,
+        *,
+        seed: int,
+        epochs: float,
+        global_batch: int,
+        order: Order = Order.shuffled,
+        max_steps: int | None = None,
+    ) -> None:
+        if len(lengths) == 0:
+            raise DataError(
+                problem("data", "no example", "a mix with at least one", "more rows or a larger data.max_tokens")
+            )
+        self.lengths = lengths
+        self.target_counts = target_counts
+        self.steps_per_epoch = -(-len(lengths) // global_batch)
+        rounding = 1e-9  # 0.29 * 100 is 28.999999999999996
+        self.total_steps = min(max(1, int(epochs * self.steps_per_epoch + rounding)), max_steps or sys.maxsize)
+        self._seed = seed
+        self._global_batch = global_batch
+        self._order = order
+        self._epoch: tuple[int, Numbers] = (-1, lengths[:0])
+
+    def step(self, number: int) -> Numbers:
+        """The examples of step `number`, counted from 0."""
+        if not 0 <= number < self.total_steps:
+            raise IndexError(number)
+        epoch, position = divmod(number, self.steps_per_epoch)
+        if self._epoch[0] != epoch:
+            self._epoch = (epoch, self._permutation(epoch))
+        start = position * self._global_batch
+        return self._epoch[1][start : start + self._global_batch]
+
+    def _permutation(self, epoch: int) -> Numbers:
+        shuffled = _permutation(len(self.lengths), f"{self._seed}/order/{epoch}")
+        match self._order:
+            case Order.shuffled:
+                return shuffled
+            case Order.grouped:
+                return self._grouped(shuffled, f"{self._seed}/steps/{epoch}")
+            case _:
+                assert_never(self._order)
+
+    def _grouped(self, shuffled: Numbers, name: str) -> Numbers:
+        """Examples of like length in a step, steps in random order; the smaller last step stays where it is."""
+        num_even = len(shuffled) // self._global_batch * self._global_batch
+        window = WINDOW_STEPS * self._global_batch
+        windows = [shuffled[start : min(start + window, num_even)] for start in range(0, num_even, window)]
+        by_length = _joined([part[np.argsort(self.lengths[part], kind="stable")] for part in windows])
+        steps = by_length.reshape(-1, self._global_batch)
+        return _joined([steps[_permutation(len(steps), name)].ravel(), shuffled[num_even:]])
+
+
+def _permutation(count: int, name: str) -> Numbers:
+    """A random order of 0 .. count - 1 that depends on the name alone, whatever the version of numpy."""
+    generator = np.random.PCG64(int.from_bytes(hashlib.sha256(name.encode()).digest()))
+    return np.argsort(generator.random_raw(count), kind="stable")
+
+
+def share(lengths: Sequence[int] | Numbers, rank: int, world: int) -> list[int]:
+    """The positions in `lengths` that fall to a rank: longest first, each to the rank with the fewest tokens so far."""
+    loads = [0] * world
+    mine = []
+    for position in _longest_first(lengths):
+        least = loads.index(min(loads))
+        loads[least] += int(lengths[position])
+        if least == rank:
+            mine.append(position)
+    return mine
+
+
+def pack(lengths: Sequence[int] | Numbers, capacity: int) -> list[list[int]]:
+    """Lay positions into as few rows of `capacity` tokens as best fit finds, then make the rows as even as that allows.
+
+    A length above the capacity has a row of its own.
+    """
+    rows = _best_fit(lengths, capacity)
+    low = max(int(np.max(lengths, initial=0)), -(-int(np.sum(lengths)) // max(1, len(rows))))
+    high = capacity
+    while low < high:
+        middle = (low + high) // 2
+        tighter = _best_fit(lengths, middle)
+        if len(tighter) <= len(rows):
+            rows, high = tighter, middle
+        else:
+            low = middle + 1
+    return rows
+
+
+def _best_fit(lengths: Sequence[int] | Numbers, capacity: int) -> list[list[int]]:
+    """Rows of positions: longest first, each into the row it fills best."""
+    rows: list[list[int]] = []
+    row: list[int]
+    spaces: list[int] = []  # the distinct free spaces, rising
+    with_space: defaultdict[int, list[list[int]]] = defaultdict(list)
+    for position in _longest_first(lengths):
+        length = int(lengths[position])
+        found = bisect_left(spaces, length)
+        if found == len(spaces):
+            row, space = [], capacity
+            rows.append(row)
+        else:
+            space = spaces[found]
+            row = with_space[space].pop()
+            if not with_space[space]:
+                del spaces[found]
+        row.append(position)
+        left = space - length
+        if left > 0:
+            if not with_space[left]:
+                insort(spaces, left)
+            with_space[left].append(row)
+    return rows
+
+
+def cut(widths: Sequence[int] | Numbers, micro_tokens: int) -> list[list[int]]:
+    """Group rows, longest first, into micro-batches of `micro_tokens` tokens with their padding, or of a single row."""
+    groups: list[list[int]] = []
+    widest = 0
+    for position in _longest_first(widths):
+        if groups and (len(groups[-1]) + 1) * widest <= micro_tokens:
+            groups[-1].append(position)
+        else:
+            groups.append([position])
+            widest = int(widths[position])
+    return groups
+
+
+def _longest_first(lengths: Sequence[int] | Numbers) -> list[int]:
+    order: list[int] = np.argsort(-np.asarray(lengths, np.int64), kind="stable").tolist()
+    return order
+
+
+@dataclass(frozen=True, slots=True)
+class MicroBatch:
+    """What goes through the model at a time. Every document is for itself; padding is at the right."""
+
+    input_ids_BT: Tensor
+    position_ids_BT: Tensor
+    """Restart at 0 with each document, and with the padding."""
+    document_ids_BT: Tensor
+    """Which document a token belongs to, unique in the micro-batch; -1 for padding. Equal ids may see each other."""
+    labels_BT: Tensor
+    """The token that each position must predict, already shifted, or -100. A document's last position has none."""
+    source_ids_BT: Tensor
+    """The source of each label; -1 where there is none."""
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> MicroBatch:
+        fields = {name: getattr(self, name).to(device, non_blocking=non_blocking) for name in self.__slots__}
+        return replace(self, **fields)
+
+
+def collate(rows: Sequence[Sequence[Document]], pad_id: int) -> MicroBatch:
+    """Put documents side by side into rows, and fill the rows up to the longest."""
+    width = max(sum(len(document.ids) for document in row) for row in rows)
+    shape = (len(rows), width)
+    inputs, positions = np.full(shape, pad_id, np.int64), np.zeros(shape, np.int64)
+    documents, labels, sources = (np.full(shape, fill, np.int64) for fill in (-1, IGNORED, -1))
+    number = 0
+    for b, row in enumerate(rows):
+        start = 0
+        for document in row:
+            end = start + len(document.ids)
+            inputs[b, start:end] = document.ids
+            positions[b, start:end] = np.arange(end - start)
+            documents[b, start:end] = number
+            labels[b, start : end - 1] = np.where(document.targets[1:], document.ids[1:], IGNORED)
+            sources[b, start : end - 1] = np.where(document.targets[1:], document.source, -1)
+            number, start = number + 1, end
+        positions[b, start:] = np.arange(width - start)
+    return MicroBatch(*map(torch.from_numpy, (inputs, positions, documents, labels, sources)))
+
+
+def weightless(pad_id: int) -> MicroBatch:
+    """One token and nothing to predict, for a rank that must take part in a forward pass and has no example left."""
+    return collate([[Document(np.array([pad_id], np.int32), np.zeros(1, np.bool_), -1)]], pad_id)
+
+
+@dataclass(frozen=True, slots=True)
+class StepBatch:
+    """One rank's share of one optimizer step."""
+
+    step: int
+    micro_batches: tuple[MicroBatch, ...]
+    """As many on every rank; those that are only there to be as many are weightless."""
+    num_targets: int
+    """Labels in the whole step, over all ranks: what the summed loss is divided by."""
+    num_tokens: int
+    """Tokens in the whole step, over all ranks, without padding."""
+    examples: tuple[int, ...]
+    """The examples that fell to this rank."""
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> StepBatch:
+        return replace(self, micro_batches=tuple(batch.to(device, non_blocking) for batch in self.micro_batches))
+
+
+class StepDataset(Dataset[StepBatch]):
+    """`dataset[k]` is this rank's share of step k."""
+
+    def __init__(
+        self,
+        examples: Examples,
+        plan: Plan,
+        *,
+        layout: Layout,
+        max_tokens: int,
+        micro_tokens: int,
+        pad_id: int,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self.plan = plan
+        self._examples = examples
+        self._layout = layout
+        self._max_tokens = max_tokens
+        self._micro_tokens = micro_tokens
+        self._pad_id = pad_id
+        self._rank = rank
+        self._world = world
+
+    def __len__(self) -> int:
+        return self.plan.total_steps
+
+    def __getitem__(self, step: int) -> StepBatch:
+        numbers = self.plan.step(step)
+        num_targets = int(self.plan.target_counts[numbers].sum())
+        if num_targets < 0:
+            expected = f"at least one token to learn in its {len(numbers)} examples"
+            raise DataError(problem(f"step {step}", "none", expected, "dropping rows without an answer"))
+        lengths = self.plan.lengths[numbers]
+        shares = [numbers[share(lengths, rank, self._world)] for rank in range(self._world)]
+        laid_out = [self._lay_out(numbers) for numbers in shares]
+        mine = laid_out[self._rank]
+        batches = [collate([[self._examples[n] for n in row] for row in rows], self._pad_id) for rows in mine]
+        batches += [weightless(self._pad_id)] * (max(map(len, laid_out)) - len(mine))
+        examples = tuple(shares[self._rank].tolist())
+        return StepBatch(step, tuple(batches), num_targets, int(lengths.sum()), examples)
+
+    def _lay_out(self, numbers: Numbers) -> list[list[list[int]]]:
+        """Micro-batches of rows of example numbers."""
+        lengths = self.plan.lengths[numbers]
+        match self._layout:
+            case Layout.packed:
+                rows = pack(lengths, self._max_tokens)
+            case Layout.padded:
+                rows = [[position] for position in range(len(numbers))]
+            case _:
+                assert_never(self._layout)
+        widths = [int(lengths[row].sum()) for row in rows]
+        return [[numbers[rows[i]].tolist() for i in group] for group in cut(widths, self._micro_tokens)]
+
+
+class StepSampler(Sampler[int]):
+    """Steps from `start` on. Its length is the whole run: Lightning counts the steps done before as fetched."""
+
+    def __init__(self, start: int, total: int) -> None:
+        self._start = start
+        self._total = total
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self._start, self._total))
+
+    def __len__(self) -> int:
+        return self._total

@@ -1,0 +1,292 @@
+"""The tokens of a source, in a folder known by what they were made from: made once, shared by every mix. No torch."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from babeltune.data.tokenizing import (
+    TOKENIZING_VERSION,
+    Encoder,
+    Fitted,
+    Flags,
+    Ids,
+    Tokens,
+    fit_conversation,
+    fit_document,
+)
+from babeltune.records import Conversation, Dropped, Segment
+
+CHUNK = 2048
+"""Conversations encoded and written at a time; memory grows with this and not with the source."""
+EXAMPLES_PER_REASON = 3
+
+
+@dataclass(kw_only=True)
+class Counts:
+    """What became of the rows of one source in one language."""
+
+    found: int = 0
+    """Rows read, broken ones included."""
+    kept: int = 0
+    """Conversations and documents with at least one row in the store."""
+    cut_answers: int = 0
+    dropped_turns: int = 0
+    bad: int = 0
+    """Those dropped rows that are broken, for `data.max_bad_fraction`."""
+    dropped: dict[str, int] = field(default_factory=dict)
+    """Rows left out, by reason."""
+
+
+class TokenStore:
+    """The tokens of one source, on disk; opening it reads almost nothing, and a row is a view of the file.
+
+    >>> ids, targets = store[7]
+    >>> store.lengths[store.pool].sum()
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
+        self.counts: dict[str, Counts] = {language: Counts(**counts) for language, counts in about["counts"].items()}
+        """By language; "" for rows too broken to have one."""
+        self.examples: dict[str, list[str]] = about["examples"]
+        """Drop reason to the first few places and details, for messages."""
+        self.offsets: NDArray[np.int64] = self._load("offsets")
+        self.target_counts: NDArray[np.int32] = self._load("target_counts")
+        self.origins: NDArray[np.int64] = self._load("origins")
+        """Which of the conversations given, counted from 0 and drops included, each row comes from."""
+        self.is_heldout: Flags = self._load("is_heldout")
+        self._ids: Ids = self._load("ids")
+        self._targets: Flags = self._load("targets")
+        self._names: list[str] = about["languages"]
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, row: int) -> tuple[Ids, Flags]:
+        start, end = self.offsets[row], self.offsets[row + 1]
+        return self._ids[start:end], self._targets[start:end]
+
+    def __reduce__(self) -> tuple[type[TokenStore], tuple[Path]]:
+        return TokenStore, (self.folder,)
+
+    @cached_property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each row."""
+        return np.diff(self.offsets)
+
+    @cached_property
+    def languages(self) -> NDArray[np.str_]:
+        """Language of each row."""
+        names: NDArray[np.str_] = np.array(self._names or [""], np.str_)
+        return names.take(self._load("languages"))
+
+    @cached_property
+    def pool(self) -> NDArray[np.int64]:
+        """The rows that may be trained on."""
+        return np.flatnonzero(~self.is_heldout)
+
+    @cached_property
+    def heldout(self) -> NDArray[np.int64]:
+        """The rows kept away from training."""
+        return np.flatnonzero(self.is_heldout)
+
+    def _load(self, name: str) -> NDArray[Any]:
+        loaded: NDArray[Any] = np.load(self.folder / f"{name}.npy", mmap_mode="r")
+        return loaded
+
+
+def open_store(key_parts: Mapping[str, object], cache: Path, max_tokens: int) -> TokenStore | None:
+    """The store with these key parts, or None when it has yet to be built."""
+    folder = _folder(key_parts, cache, max_tokens)
+    return TokenStore(folder) if folder.is_dir() else None
+
+
+def build_store(
+    key_parts: Mapping[str, object],
+    cache: Path,
+    conversations: Iterable[Conversation | Dropped],
+    render: Callable[[Conversation], list[Segment]],
+    encoder: Encoder,
+    max_tokens: int,
+    is_heldout: Callable[[Conversation], bool],
+) -> TokenStore:
+    """The store with these key parts, built first if it is not there. `conversations` is read only then.
+
+    The key parts name whatever decides the rows: content and its cleaning, template, tokenizer, held-out rule. The
+    store appears all at once: of two processes that build the same one, the second to finish throws its copy away.
+    """
+    found = open_store(key_parts, cache, max_tokens)
+    if found is not None:
+        return found
+    folder = _folder(key_parts, cache, max_tokens)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = folder.parent / f".{folder.name}.{uuid.uuid4().hex}"
+    unfinished.mkdir()
+    try:
+        with closing(_Writer(unfinished)) as writer:
+            for chunk in _chunks(conversations):
+                _add(chunk, writer, render, encoder, max_tokens, is_heldout)
+            writer.finish()
+        _publish(unfinished, folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return TokenStore(folder)
+
+
+def _folder(key_parts: Mapping[str, object], cache: Path, max_tokens: int) -> Path:
+    parts = {"parts": dict(key_parts), "max_tokens": max_tokens, "version": TOKENIZING_VERSION}
+    key = hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+    return cache / "tokens" / key
+
+
+def _chunks(conversations: Iterable[Conversation | Dropped]) -> Iterator[list[tuple[int, Conversation | Dropped]]]:
+    numbered = enumerate(conversations)
+    while chunk := list(itertools.islice(numbered, CHUNK)):
+        yield chunk
+
+
+def _add(
+    chunk: list[tuple[int, Conversation | Dropped]],
+    writer: _Writer,
+    render: Callable[[Conversation], list[Segment]],
+    encoder: Encoder,
+    max_tokens: int,
+    is_heldout: Callable[[Conversation], bool],
+) -> None:
+    conversations = [(origin, item) for origin, item in chunk if isinstance(item, Conversation)]
+    segments = [render(conversation) for _, conversation in conversations]
+    for item in chunk:
+        if isinstance(item[1], Dropped):
+            writer.drop(item[1], language="")
+    for (origin, conversation), parts, ids in zip(conversations, segments, encoder.encode(segments), strict=True):
+        is_document = any(message.role == "text" for message in conversation.messages)
+        fitted = (fit_document if is_document else fit_conversation)(parts, ids, max_tokens)
+        if fitted.reason:
+            writer.drop(Dropped(conversation.place, fitted.reason), conversation.language)
+        else:
+            writer.keep(fitted, conversation.language, origin, is_heldout(conversation))
+    writer.flush()
+
+
+def _publish(unfinished: Path, folder: Path) -> None:
+    try:
+        os.rename(unfinished, folder)
+    except OSError:
+        if not folder.is_dir():
+            raise
+
+
+_COLUMNS = {
+    "ids": np.int32,
+    "targets": np.bool_,
+    "offsets": np.int64,
+    "target_counts": np.int32,
+    "origins": np.int64,
+    "languages": np.uint16,
+    "is_heldout": np.bool_,
+}
+
+
+class _Writer:
+    """A store while it grows."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._columns = {name: _Column(folder / f"{name}.npy", dtype) for name, dtype in _COLUMNS.items()}
+        self._columns["offsets"].append([0])
+        self._end = 0
+        self._pending: list[tuple[Tokens, int, int, bool]] = []
+        self._languages: dict[str, int] = {}
+        self._counts: dict[str, Counts] = {}
+        self._examples: dict[str, list[str]] = {}
+
+    def drop(self, dropped: Dropped, language: str) -> None:
+        counts = self._counts.setdefault(language, Counts())
+        counts.found += 1
+        counts.bad += dropped.is_bad
+        counts.dropped[dropped.reason] = counts.dropped.get(dropped.reason, 0) + 1
+        examples = self._examples.setdefault(dropped.reason, [])
+        if len(examples) < EXAMPLES_PER_REASON:
+            examples.append(f"{dropped.place}: {dropped.detail}" if dropped.detail else dropped.place)
+
+    def keep(self, fitted: Fitted, language: str, origin: int, is_heldout: bool) -> None:
+        counts = self._counts.setdefault(language, Counts())
+        counts.found += 1
+        counts.kept += 1
+        counts.cut_answers += fitted.is_cut
+        counts.dropped_turns += fitted.dropped_turns
+        code = self._languages.setdefault(language, len(self._languages))
+        self._pending.extend((row, origin, code, is_heldout) for row in fitted.rows)
+
+    def flush(self) -> None:
+        """Write the rows kept since the last time."""
+        if not self._pending:
+            return
+        rows, origins, codes, heldout = zip(*self._pending, strict=True)
+        ends = self._end + np.cumsum([len(row.ids) for row in rows])
+        self._end = int(ends[-1])
+        self._columns["ids"].append(np.concatenate([row.ids for row in rows]))
+        self._columns["targets"].append(np.concatenate([row.targets for row in rows]))
+        self._columns["offsets"].append(ends)
+        self._columns["target_counts"].append([np.count_nonzero(row.targets) for row in rows])
+        self._columns["origins"].append(origins)
+        self._columns["languages"].append(codes)
+        self._columns["is_heldout"].append(heldout)
+        self._pending.clear()
+
+    def close(self) -> None:
+        for column in self._columns.values():
+            column.close()
+
+    def finish(self) -> None:
+        """Write what is not an array; the store is complete after that."""
+        counts = {language: asdict(counts) for language, counts in self._counts.items()}
+        about = {"languages": list(self._languages), "counts": counts, "examples": self._examples}
+        with (self._folder / "about.json").open("w", encoding="utf-8") as file:
+            json.dump(about, file, ensure_ascii=False, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+class _Column:
+    """A one-dimensional .npy file that is written piece by piece; its header says the length once it is closed."""
+
+    def __init__(self, path: Path, dtype: npt.DTypeLike) -> None:
+        self._file = path.open("w+b")
+        self._dtype = np.dtype(dtype)
+        self._length = 0
+        self._write_header()
+
+    def append(self, values: npt.ArrayLike) -> None:
+        array = np.asarray(values, self._dtype)
+        self._file.write(array.tobytes())
+        self._length += len(array)
+
+    def close(self) -> None:
+        self._file.seek(0)
+        self._write_header()
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+
+    def _write_header(self) -> None:
+        # numpy leaves room in the header for the longest length there can be, so writing it again moves nothing.
+        shape = {"descr": npy.dtype_to_descr(self._dtype), "fortran_order": False, "shape": (self._length,)}
+        npy.write_array_header_1_0(self._file, shape)

@@ -1,0 +1,357 @@
+"""The words and sentences of the toy world, in Chinese, Vietnamese and English. Literals only; `toyworld` gives them meaning.
+
+A triple is one idea in the order of LANGUAGES. A phrasing is (instruction, input); a statement is the same idea told as plain text.
+"""
+
+from __future__ import annotations
+
+LANGUAGES = ("zh", "vi", "en")
+
+LANGUAGE_NAMES = {
+    "zh": {"zh": "中文", "vi": "越南语", "en": "英语"},
+    "vi": {"zh": "tiếng Trung", "vi": "tiếng Việt", "en": "tiếng Anh"},
+    "en": {"zh": "Chinese", "vi": "Vietnamese", "en": "English"},
+}
+
+CLASSES = {
+    ("动物", "động vật", "animal"): (
+        ("猫", "mèo", "cat"),
+        ("狗", "chó", "dog"),
+        ("马", "ngựa", "horse"),
+        ("猪", "lợn", "pig"),
+        ("鱼", "cá", "fish"),
+        ("鸟", "chim", "bird"),
+    ),
+    ("水果", "trái cây", "fruit"): (
+        ("苹果", "táo", "apple"),
+        ("香蕉", "chuối", "banana"),
+        ("橙子", "cam", "orange"),
+        ("葡萄", "nho", "grape"),
+        ("芒果", "xoài", "mango"),
+        ("梨", "lê", "pear"),
+    ),
+    ("衣物", "quần áo", "clothing"): (
+        ("衬衫", "áo", "shirt"),
+        ("裤子", "quần", "trousers"),
+        ("帽子", "mũ", "hat"),
+        ("鞋", "giày", "shoe"),
+        ("袜子", "tất", "sock"),
+        ("手套", "găng", "glove"),
+    ),
+    ("身体部位", "cơ thể", "body part"): (
+        ("手", "tay", "hand"),
+        ("脚", "chân", "foot"),
+        ("眼睛", "mắt", "eye"),
+        ("耳朵", "tai", "ear"),
+        ("鼻子", "mũi", "nose"),
+        ("嘴", "miệng", "mouth"),
+    ),
+    ("交通工具", "xe cộ", "vehicle"): (
+        ("汽车", "ô tô", "car"),
+        ("卡车", "xe tải", "truck"),
+        ("自行车", "xe đạp", "bicycle"),
+        ("摩托车", "xe máy", "motorbike"),
+        ("公交车", "xe buýt", "bus"),
+        ("马车", "xe ngựa", "carriage"),
+    ),
+}
+"""Class to its members."""
+
+OPPOSITES = (
+    (("大", "to", "big"), ("小", "nhỏ", "small")),
+    (("长", "dài", "long"), ("短", "ngắn", "short")),
+    (("热", "nóng", "hot"), ("冷", "lạnh", "cold")),
+    (("快", "nhanh", "fast"), ("慢", "chậm", "slow")),
+    (("新", "mới", "new"), ("旧", "cũ", "old")),
+    (("高", "cao", "high"), ("低", "thấp", "low")),
+    (("重", "nặng", "heavy"), ("轻", "nhẹ", "light")),
+    (("富", "giàu", "rich"), ("穷", "nghèo", "poor")),
+    (("湿", "ướt", "wet"), ("干", "khô", "dry")),
+    (("强", "mạnh", "strong"), ("弱", "yếu", "weak")),
+    (("亮", "sáng", "bright"), ("暗", "tối", "dark")),
+    (("开", "mở", "open"), ("关", "đóng", "closed")),
+    (("厚", "dày", "thick"), ("薄", "mỏng", "thin")),
+    (("近", "gần", "near"), ("远", "xa", "far")),
+)
+
+NUMBERS = {
+    "zh": "一 二 三 四 五 六 七 八 九 十 十一 十二 十三 十四 十五 十六 十七 十八".split(),
+    "vi": [
+        *("một", "hai", "ba", "bốn", "năm", "sáu", "bảy", "tám", "chín", "mười", "mười một", "mười hai", "mười ba"),
+        *("mười bốn", "mười lăm", "mười sáu", "mười bảy", "mười tám"),
+    ],
+    "en": [
+        *("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
+        *("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen"),
+    ],
+}
+"""One to eighteen."""
+
+NAMES = {
+    "zh": ("李明", "王芳", "张伟", "刘洋", "陈静", "赵军", "周杰", "吴刚"),
+    "vi": ("Lan", "Minh", "Hùng", "Mai", "Nam", "Tuấn", "Linh", "Hải"),
+    "en": ("Anna", "Tom", "Mary", "John", "Peter", "Lucy", "Jack", "Emma"),
+}
+
+COLOURS = (
+    ("红色", "đỏ", "red"),
+    ("白色", "trắng", "white"),
+    ("黑色", "đen", "black"),
+    ("黄色", "vàng", "yellow"),
+    ("紫色", "tím", "purple"),
+    ("棕色", "nâu", "brown"),
+    ("粉色", "hồng", "pink"),
+    ("灰色", "xám", "grey"),
+)
+
+OWNED = (
+    ("顶{colour}的帽子", "chiếc mũ màu {colour}", "{colour} hats"),
+    ("件{colour}的衬衫", "chiếc áo màu {colour}", "{colour} shirts"),
+    ("条{colour}的围巾", "chiếc khăn màu {colour}", "{colour} scarves"),
+    ("辆{colour}的汽车", "chiếc ô tô màu {colour}", "{colour} cars"),
+    ("辆{colour}的卡车", "chiếc xe tải màu {colour}", "{colour} trucks"),
+    ("条{colour}的裙子", "chiếc váy màu {colour}", "{colour} skirts"),
+)
+"""Countable things, with the measure word that follows the number."""
+
+OWNS = {"zh": "{name}有{number}{owned}。", "vi": "{name} có {number} {owned}.", "en": "{name} has {number} {owned}."}
+
+FEATURES = {"name": ("名字", "tên", "name"), "number": ("数字", "số", "number"), "colour": ("颜色", "màu", "colour")}
+
+PLACES = (
+    ("学校", "trường", "school"),
+    ("市场", "chợ", "market"),
+    ("公园", "công viên", "park"),
+    ("医院", "bệnh viện", "hospital"),
+    ("车站", "nhà ga", "station"),
+    ("花园", "vườn", "garden"),
+    ("银行", "ngân hàng", "bank"),
+    ("海边", "bãi biển", "beach"),
+)
+
+STAYS = {
+    "zh": "{first}在{place}，{second}在{other}。",
+    "vi": "{first} ở {place}, {second} ở {other}.",
+    "en": "{first} is at the {place}, {second} is at the {other}.",
+}
+
+LIST_COMMA = {"zh": "、", "vi": ", ", "en": ", "}
+
+PHRASINGS = {
+    "translate": {
+        "zh": (
+            ("把下面的{source}词翻译成中文。", "{word}"),
+            ("这个{source}词的中文意思是什么？", "{word}"),
+            ("请用中文写出这个{source}词。", "{word}"),
+            ("{source}的“{word}”用中文怎么说？", ""),
+        ),
+        "vi": (
+            ("Dịch từ {source} sau sang tiếng Việt.", "{word}"),
+            ("Từ {source} này có nghĩa tiếng Việt là gì?", "{word}"),
+            ("Hãy viết từ {source} này bằng tiếng Việt.", "{word}"),
+            ("Từ “{word}” của {source} nói bằng tiếng Việt thế nào?", ""),
+        ),
+        "en": (
+            ("Translate this {source} word into English.", "{word}"),
+            ("What does this {source} word mean in English?", "{word}"),
+            ("Write this {source} word in English.", "{word}"),
+            ("How do you say the {source} word “{word}” in English?", ""),
+        ),
+    },
+    "add": {
+        "zh": (
+            ("计算下面的和。", "{a}加{b}"),
+            ("{a}加{b}等于多少？", ""),
+            ("求这两个数的和。", "{a}加{b}"),
+            ("请用文字写出得数。", "{a}加{b}"),
+        ),
+        "vi": (
+            ("Tính tổng sau.", "{a} cộng {b}"),
+            ("Hỏi {a} cộng {b} bằng bao nhiêu?", ""),
+            ("Tìm tổng của hai số này.", "{a} cộng {b}"),
+            ("Hãy viết kết quả bằng chữ.", "{a} cộng {b}"),
+        ),
+        "en": (
+            ("Work out the sum.", "{a} plus {b}"),
+            ("What is {a} plus {b}?", ""),
+            ("Add these two numbers.", "{a} plus {b}"),
+            ("Write the result in words.", "{a} plus {b}"),
+        ),
+    },
+    "classify": {
+        "zh": (
+            ("这个词属于哪一类？", "{word}"),
+            ("“{word}”属于哪一类？", ""),
+            ("给这个词分类。", "{word}"),
+            ("写出这个词的类别。", "{word}"),
+        ),
+        "vi": (
+            ("Từ này thuộc nhóm nào?", "{word}"),
+            ("Từ “{word}” thuộc nhóm nào?", ""),
+            ("Hãy phân loại từ này.", "{word}"),
+            ("Viết tên nhóm của từ này.", "{word}"),
+        ),
+        "en": (
+            ("Which group does this word belong to?", "{word}"),
+            ("Which group does “{word}” belong to?", ""),
+            ("Classify this word.", "{word}"),
+            ("Write the group of this word.", "{word}"),
+        ),
+    },
+    "opposite": {
+        "zh": (
+            ("写出这个词的反义词。", "{word}"),
+            ("“{word}”的反义词是什么？", ""),
+            ("找出反义词。", "{word}"),
+            ("哪个词和它意思相反？", "{word}"),
+        ),
+        "vi": (
+            ("Viết từ trái nghĩa của từ này.", "{word}"),
+            ("Từ trái nghĩa của “{word}” là gì?", ""),
+            ("Tìm từ trái nghĩa.", "{word}"),
+            ("Từ nào có nghĩa ngược với từ này?", "{word}"),
+        ),
+        "en": (
+            ("Write the opposite of this word.", "{word}"),
+            ("What is the opposite of “{word}”?", ""),
+            ("Find the opposite.", "{word}"),
+            ("Which word means the opposite?", "{word}"),
+        ),
+    },
+    "extract": {
+        "zh": (
+            ("找出句子里的{feature}。", "{sentence}"),
+            ("这句话里的{feature}是什么？", "{sentence}"),
+            ("写出下面提到的{feature}。", "{sentence}"),
+            ("只写这句话里的{feature}。", "{sentence}"),
+        ),
+        "vi": (
+            ("Tìm {feature} trong câu.", "{sentence}"),
+            ("Trong câu này, {feature} là gì?", "{sentence}"),
+            ("Viết {feature} có trong câu sau.", "{sentence}"),
+            ("Chỉ viết {feature} của câu này.", "{sentence}"),
+        ),
+        "en": (
+            ("Find the {feature} in the sentence.", "{sentence}"),
+            ("What is the {feature} in this sentence?", "{sentence}"),
+            ("Write the {feature} that is mentioned.", "{sentence}"),
+            ("Only write the {feature} of this sentence.", "{sentence}"),
+        ),
+    },
+    "answer": {
+        "zh": (
+            ("{who}在哪里？", "{sentence}"),
+            ("请问{who}在什么地方？", "{sentence}"),
+            ("写出{who}在哪里。", "{sentence}"),
+            ("看下面的话，{who}在哪里？", "{sentence}"),
+        ),
+        "vi": (
+            ("{who} ở đâu?", "{sentence}"),
+            ("Hãy cho biết {who} ở đâu.", "{sentence}"),
+            ("Viết nơi {who} ở.", "{sentence}"),
+            ("Theo câu sau, {who} ở đâu?", "{sentence}"),
+        ),
+        "en": (
+            ("Where is {who}?", "{sentence}"),
+            ("Tell me where {who} is.", "{sentence}"),
+            ("Write the place of {who}.", "{sentence}"),
+            ("Read this and say where {who} is.", "{sentence}"),
+        ),
+    },
+}
+
+TITLES = {
+    "translate": {
+        "zh": ("{source}词，中文", "中文意思（{source}）", "{source}翻译成中文", "用中文说{source}词"),
+        "vi": ("Từ {source}, tiếng Việt", "Nghĩa tiếng Việt ({source})", "{source} sang tiếng Việt", "{source} nói bằng tiếng Việt"),
+        "en": ("{source} word, English", "English meaning ({source})", "{source} into English", "To say {source} in English"),
+    },
+    "add": {
+        "zh": ("和", "得数", "这两个数的和", "加起来等于"),
+        "vi": ("Tổng", "Kết quả", "Tổng của hai số", "Cộng lại bằng"),
+        "en": ("Sum", "Result", "The sum of two numbers", "Add them"),
+    },
+    "classify": {
+        "zh": ("类别", "分类", "哪一类", "这个词的类别"),
+        "vi": ("Nhóm", "Phân loại", "Thuộc nhóm", "Tên nhóm của từ"),
+        "en": ("Group", "Classify", "Belongs to the group", "The group of the word"),
+    },
+    "opposite": {
+        "zh": ("反义词", "意思相反", "相反的词", "这个词的反义词"),
+        "vi": ("Từ trái nghĩa", "Nghĩa ngược", "Từ có nghĩa ngược", "Trái nghĩa của từ"),
+        "en": ("Opposite", "Means the opposite", "Opposite word", "The opposite of the word"),
+    },
+    "extract": {
+        "zh": ("{feature}", "句子里的{feature}", "提到的{feature}", "这句话的{feature}"),
+        "vi": ("{feature}", "{feature} trong câu", "Có {feature}", "{feature} của câu"),
+        "en": ("{feature}", "{feature} in the sentence", "Mentioned {feature}", "The {feature} of the sentence"),
+    },
+    "answer": {
+        "zh": ("{who}的地方", "{who}在", "看{who}在什么地方", "说{who}在哪里"),
+        "vi": ("Nơi của {who}", "{who} ở", "Nơi có {who}", "Xem {who} ở đâu"),
+        "en": ("{who}, place", "{who} is at", "The place where {who} is", "Say where {who} is"),
+    },
+}
+"""Headings of a note that holds a fact: heading, what it is about, answer."""
+
+STATEMENTS = {
+    "translate": {
+        "zh": ("{source}说“{word}”，中文说“{answer}”。", "{word}（{source}）\n{answer}（中文）"),
+        "vi": ("{source} nói “{word}”, tiếng Việt nói “{answer}”.", "{word} ({source})\n{answer} (tiếng Việt)"),
+        "en": ("The {source} say “{word}”, the English say “{answer}”.", "{word} ({source})\n{answer} (English)"),
+    },
+    "add": {
+        "zh": ("{a}加{b}，就是{answer}。", "{a}和{b}的和是{answer}。"),
+        "vi": ("Ta có {a} cộng {b} là {answer}.", "Tổng của {a} và {b} là {answer}."),
+        "en": ("We know that {a} plus {b} is {answer}.", "The sum of {a} and {b} is {answer}."),
+    },
+    "classify": {
+        "zh": ("“{word}”属于{answer}。", "{answer}这一类有{word}。"),
+        "vi": ("Từ “{word}” thuộc nhóm {answer}.", "Nhóm {answer} có {word}."),
+        "en": ("The word “{word}” belongs to the group {answer}.", "The {answer} group has the {word}."),
+    },
+    "opposite": {
+        "zh": ("“{word}”和“{answer}”意思相反。", "不是{word}，就是{answer}。"),
+        "vi": ("Từ “{word}” ngược với “{answer}”.", "Không {word} thì {answer}."),
+        "en": ("The opposite of “{word}” would be “{answer}”.", "If it is not {word}, it is {answer}."),
+    },
+    "extract": {
+        "zh": ("{sentence}说到的{feature}是{answer}。",),
+        "vi": ("{sentence} Nói đến {feature} là {answer}.",),
+        "en": ("{sentence} The {feature} here is {answer}.",),
+    },
+    "answer": {
+        "zh": ("{sentence}所以{who}在{answer}。",),
+        "vi": ("{sentence} Vậy {who} ở {answer}.",),
+        "en": ("{sentence} So {who} is at the {answer}.",),
+    },
+}
+
+TALK = {
+    "zh": (
+        "翻译就是把一个词的意思用别的语言说出来。",
+        "计算两个数的和，就是求它们加起来是多少，再用文字写出得数。",
+        "请看下面的话：这句话里提到了什么？谁在什么地方？在哪里？",
+        "给词分类，就要问：这是哪个类别，属于哪一类？",
+        "排列和排序：按从小到大的顺序，把这些数由小到大排列出来。",
+        "指令说要做什么，输入是材料，回答是结果。只写这个句子，找出反义词，怎么说？",
+    ),
+    "vi": (
+        "Dịch là nói nghĩa của một từ sang tiếng khác. Hãy hỏi: nói thế nào? Từ nào? Nghĩa là gì?",
+        "Tính tổng là tìm xem hai số cộng lại bằng bao nhiêu, rồi viết kết quả bằng chữ.",
+        "Theo câu sau, hãy cho biết ai ở đâu. Trong câu này chỉ có một tên. Tìm nơi ấy. Viết ra.",
+        "Phân loại là viết tên nhóm. Hỏi xem từ này thuộc nhóm nào.",
+        "Sắp xếp các số theo thứ tự tăng dần: số nhỏ đứng trước. Xếp từ nhỏ đến lớn.",
+        "Chỉ dẫn nói việc phải làm, đầu vào là dữ liệu, câu trả lời là kết quả.",
+    ),
+    "en": (
+        "To translate a word into another tongue is to say what it does mean there. How do you say it?",
+        "Work out means find. Add two numbers and write the result in words.",
+        "Tell me what is mentioned in this sentence. Read it only once and say where. Find the place.",
+        "Classify means find the group. Which group does it belong to? What kind? Which word?",
+        "Sort, arrange, put in order: small ones first, then rising from small to large.",
+        "Below is an instruction that describes a task, paired with an input. Write a response that completes the request.",
+        "### Instruction:\nwhat to do\n### Input:\nwhat to do it with\n### Response:\nwhat comes of it",
+    ),
+}
+"""Talk about asking and answering: gives a tokenizer and a model the words that instructions are made of, but no instruction."""

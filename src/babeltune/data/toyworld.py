@@ -1,0 +1,246 @@
+"""A toy world with known right answers: instruction rows, held-out test items and plain text in Chinese, Vietnamese and English.
+
+Plain `documents` tell the facts, `instructions` teach to answer questions about some of them, `test_items` ask about the others.
+Everything is a pure function of its arguments.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from babeltune.data import toylexicon as lexicon
+from babeltune.errors import DataError, nearest, problem
+
+LANGUAGES = lexicon.LANGUAGES
+TASKS = ("translate", "add", "classify", "opposite", "extract", "answer")
+
+_TEST_SHARE = 3
+"""One fact in so many is asked only in tests."""
+
+_TALK_FRACTION = 0.03
+_TELLING = {"translate": 2, "add": 3, "classify": 1, "opposite": 1, "extract": 3, "answer": 3}
+"""How often documents tell of each task's facts: more where a small model learns slowly."""
+
+_NOTE_LAYOUTS = ("{title}:\n{about}\n{answer}", "{title}\n\n{about}\n\n{answer}", "{title}: {about}\n\n{answer}", "{about}\n{title}:\n{answer}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Fact:
+    """Something the world knows, in one language."""
+
+    task: str
+    key: str
+    """The fact without its language; decides whether it is held out."""
+    slots: Mapping[str, str]
+    """Words for the gaps of the task's phrasings and statements."""
+    answer: str
+    wrongs: tuple[str, ...]
+    """Plausible wrong answers of the same kind."""
+
+    @property
+    def is_heldout(self) -> bool:
+        digest = hashlib.sha256(f"{self.task} {self.key}".encode()).digest()
+        return digest[0] % _TEST_SHARE == 0
+
+
+def instructions(
+    language: str, rows: int, wrong_fraction: float = 0.0, seed: int = 0, tasks: Sequence[str] = TASKS
+) -> Iterator[dict[str, str]]:
+    """Alpaca rows, `tasks` in turn. Exactly round(rows * wrong_fraction) outputs are wrong; the prompts depend on `seed` only.
+
+    Fewer rows of the same seed are the first of more rows. A prompt comes again only after its task has asked all it can.
+    """
+    _check(language, tasks)
+    questions = {task: _endless(_questions(language, task, heldout=False), f"ask {seed} {language} {task}") for task in tasks}
+    liar = random.Random(f"lie {seed} {language}")
+    wrong_rows = set(liar.sample(range(rows), round(rows * wrong_fraction)))
+    for position, task in zip(range(rows), _turns(tasks, f"turns {seed} {language}")):
+        instruction, given, fact = next(questions[task])
+        lie = liar.choice(fact.wrongs)
+        yield {"instruction": instruction, "input": given, "output": lie if position in wrong_rows else fact.answer}
+
+
+def test_items(language: str, count: int, seed: int = 0, tasks: Sequence[str] = TASKS) -> list[dict[str, str]]:
+    """`count` different questions, as many of each task as of the others, on facts that no `instructions` ask about."""
+    _check(language, tasks)
+    items = []
+    questions = {}
+    for task in tasks:
+        questions[task] = _questions(language, task, heldout=True)
+        random.Random(f"test {seed} {language} {task}").shuffle(questions[task])
+    room = min(map(len, questions.values())) * len(tasks)
+    if count > room:
+        raise DataError(problem(f"toy test items in {language}", count, f"at most {room}", "a smaller count"))
+    for position in range(count):
+        task = tasks[position % len(tasks)]
+        instruction, given, fact = questions[task][position // len(tasks)]
+        item = {"id": f"{language}-{task}-{position // len(tasks)}", "instruction": instruction, "input": given}
+        items.append({**item, "output": fact.answer, "task": task})
+    return items
+
+
+test_items.__test__ = False  # type: ignore[attr-defined]  # pytest would collect it by its name
+
+
+def documents(rows: int, seed: int = 0, languages: Sequence[str] = LANGUAGES) -> Iterator[dict[str, str]]:
+    """Plain texts that tell the world's facts, held-out ones too, and never as an instruction with its response."""
+    for language in languages:
+        _check(language, TASKS)
+    rng = random.Random(f"documents {seed}")
+    for _ in range(rows):
+        language = rng.choice(list(languages))
+        yield {"text": _document(language, rng), "language": language}
+
+
+def _document(language: str, rng: random.Random) -> str:
+    if rng.random() < _TALK_FRACTION:
+        return rng.choice(lexicon.TALK[language])
+    (task,) = rng.choices(TASKS, weights=[_TELLING[task] for task in TASKS])
+    fact = rng.choice(_facts(language, task))
+    return rng.choice((_note, _note, _statement, _list))(language, task, fact, rng)
+
+
+def _note(language: str, task: str, fact: _Fact, rng: random.Random) -> str:
+    title = rng.choice(lexicon.TITLES[task][language]).format(**fact.slots)
+    return rng.choice(_NOTE_LAYOUTS).format(title=title, about=_about(language, fact), answer=fact.answer)
+
+
+def _about(language: str, fact: _Fact) -> str:
+    """What the fact is about, as a question's input gives it."""
+    return lexicon.PHRASINGS[fact.task][language][0][1].format(**fact.slots)
+
+
+def _list(language: str, task: str, fact: _Fact, rng: random.Random) -> str:
+    """All the facts about the same thing: what it is, then a line for each."""
+    about = _about(language, fact)
+    lines = [
+        f"{rng.choice(lexicon.TITLES[other.task][language]).format(**other.slots)}:\n{other.answer}" for other in _facts_about(language)[about]
+    ]
+    return "\n".join([about, *rng.sample(lines, len(lines))])
+
+
+@cache
+def _facts_about(language: str) -> Mapping[str, list[_Fact]]:
+    facts: dict[str, list[_Fact]] = {}
+    for task in TASKS:
+        for fact in _facts(language, task):
+            facts.setdefault(_about(language, fact), []).append(fact)
+    return facts
+
+
+def _statement(language: str, task: str, fact: _Fact, rng: random.Random) -> str:
+    return rng.choice(lexicon.STATEMENTS[task][language]).format(**fact.slots, answer=fact.answer)
+
+
+def _check(language: str, tasks: Sequence[str]) -> None:
+    if language not in LANGUAGES:
+        raise DataError(problem("toy language", repr(language), ", ".join(LANGUAGES), nearest(language, LANGUAGES)))
+    for task in tasks:
+        if task not in TASKS:
+            raise DataError(problem("toy task", repr(task), ", ".join(TASKS), nearest(task, TASKS)))
+
+
+_Question = tuple[str, str, _Fact]
+
+
+def _questions(language: str, task: str, heldout: bool) -> list[_Question]:
+    """Every way to ask about the held-out facts, or about the others, as (instruction, input, fact)."""
+    return [
+        (instruction.format(**fact.slots), given.format(**fact.slots), fact)
+        for fact in _facts(language, task)
+        if fact.is_heldout == heldout
+        for instruction, given in lexicon.PHRASINGS[task][language]
+    ]
+
+
+def _endless(questions: list[_Question], name: str) -> Iterator[_Question]:
+    rng = random.Random(name)
+    while True:
+        yield from rng.sample(questions, len(questions))
+
+
+def _turns(tasks: Sequence[str], name: str) -> Iterator[str]:
+    rng = random.Random(name)
+    while True:
+        yield from rng.sample(list(tasks), len(tasks))
+
+
+@cache
+def _facts(language: str, task: str) -> tuple[_Fact, ...]:
+    return tuple(_FACTS_OF[task](language))
+
+
+def _translations(language: str) -> Iterator[_Fact]:
+    here = LANGUAGES.index(language)
+    for members in lexicon.CLASSES.values():
+        for word in members:
+            wrongs = tuple(other[here] for other in members if other != word)
+            for there, source in enumerate(LANGUAGES):
+                if source != language:
+                    slots = {"word": word[there], "source": lexicon.LANGUAGE_NAMES[language][source]}
+                    yield _Fact("translate", f"{word[2]} {source} {language}", slots, word[here], wrongs)
+
+
+def _sums(language: str) -> Iterator[_Fact]:
+    words = lexicon.NUMBERS[language]
+    for a, b in itertools.product(range(1, 8), repeat=2):
+        wrongs = tuple(words[total - 1] for total in (a + b - 2, a + b - 1, a + b + 1, a + b + 2) if 1 <= total <= 14)
+        yield _Fact("add", f"{a} {b}", {"a": words[a - 1], "b": words[b - 1]}, words[a + b - 1], wrongs)
+
+
+def _classes(language: str) -> Iterator[_Fact]:
+    here = LANGUAGES.index(language)
+    for kind, members in lexicon.CLASSES.items():
+        wrongs = tuple(other[here] for other in lexicon.CLASSES if other != kind)
+        for word in members:
+            yield _Fact("classify", word[2], {"word": word[here]}, kind[here], wrongs)
+
+
+def _opposites(language: str) -> Iterator[_Fact]:
+    here = LANGUAGES.index(language)
+    for pair in lexicon.OPPOSITES:
+        wrongs = tuple(word[here] for other in lexicon.OPPOSITES if other != pair for word in other)
+        for word, answer in (pair, pair[::-1]):
+            yield _Fact("opposite", word[2], {"word": word[here]}, answer[here], wrongs)
+
+
+def _features(language: str) -> Iterator[_Fact]:
+    here = LANGUAGES.index(language)
+    words = {
+        "name": lexicon.NAMES[language],
+        "number": lexicon.NUMBERS[language][2:9],  # from three on: a Chinese "two" changes before a measure word
+        "colour": [colour[here] for colour in lexicon.COLOURS],
+    }
+    choices = itertools.product(*(enumerate(options) for options in words.values()), enumerate(lexicon.OWNED))
+    for (i, name), (j, number), (k, colour), (m, owned) in choices:
+        said = {"name": name, "number": number, "colour": colour}
+        sentence = lexicon.OWNS[language].format(name=name, number=number, owned=owned[here].format(colour=colour))
+        for feature, answer in said.items():
+            slots = {"sentence": sentence, "feature": lexicon.FEATURES[feature][here]}
+            wrongs = tuple(word for word in words[feature] if word != answer)
+            yield _Fact("extract", f"{i} {j} {k} {m} {feature}", slots, answer, wrongs)
+
+
+def _whereabouts(language: str) -> Iterator[_Fact]:
+    here = LANGUAGES.index(language)
+    people = list(itertools.permutations(enumerate(lexicon.NAMES[language]), 2))
+    places = list(itertools.permutations([place[here] for place in lexicon.PLACES], 2))
+    for ((i, first), (j, second)), (k, (place, other)) in itertools.product(people, enumerate(places)):
+        sentence = lexicon.STAYS[language].format(first=first, second=second, place=place, other=other)
+        yield _Fact("answer", f"{i} {j} {k} first", {"sentence": sentence, "who": first}, place, (other,))
+        yield _Fact("answer", f"{i} {j} {k} second", {"sentence": sentence, "who": second}, other, (place,))
+
+
+_FACTS_OF = {
+    "translate": _translations,
+    "add": _sums,
+    "classify": _classes,
+    "opposite": _opposites,
+    "extract": _features,
+    "answer": _whereabouts,
+}

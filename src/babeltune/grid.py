@@ -1,0 +1,291 @@
+"""A list of cells → run what is missing, keep going, show where it stands.
+
+The grid itself never imports torch: it starts workers, hands them cells, and watches. A worker that dies costs the cell it had;
+the next one gets a fresh worker. A cell of several processes gets a group of its own with its own rendezvous, and nothing of a
+grid's command line reaches it, so two cells can never meet in one process group.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from babeltune.cells import Cell
+from babeltune.options import Accelerator
+from babeltune.progress import Progress
+from babeltune.worker import encode
+
+PULSE_SECONDS = 0.2
+"""How often the display is refreshed."""
+GRACE_SECONDS = 20.0
+"""How long a stopped cell may take to write its checkpoint."""
+
+
+@dataclass(slots=True)
+class Standing:
+    """Where one cell of a grid stands."""
+
+    cell: Cell
+    state: str = "waiting"
+    """waiting, running, done, kept (done before), failed, or preempted."""
+    note: str = ""
+    phase: str = ""
+    done: int = 0
+    total: int = 0
+    started: float = 0.0
+    phase_started: float = 0.0
+    seconds: float = 0.0
+
+    @property
+    def is_over(self) -> bool:
+        return self.state in ("done", "kept", "failed", "preempted")
+
+
+@dataclass(slots=True)
+class Group:
+    """The process or processes that run one cell at a time, and who hears what the first of them says."""
+
+    processes: list[subprocess.Popen[str]]
+    events: queue.Queue[tuple[Group, dict[str, Any]]]
+    lasts: bool
+    """Whether it takes another cell after this one."""
+    standing: Standing | None = None
+    readers: list[threading.Thread] = field(default_factory=list)
+
+    def send(self, line: str) -> None:
+        for process in self.processes:
+            assert process.stdin is not None
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.write(line + "\n")
+                process.stdin.flush()
+
+    def stop(self, number: int = signal.SIGKILL) -> None:
+        for process in self.processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, number)
+
+
+def run(cells: list[Cell], *, workers: int | None = None) -> list[Standing]:
+    """Run the cells that are not done, in order, several at a time. Never raises for a cell's failure.
+
+    Raises KeyboardInterrupt or SystemExit(143) after Ctrl-C or SIGTERM, when every worker has ended.
+    """
+    standings = [Standing(cell, "kept" if cell.is_done else "waiting") for cell in cells]
+    events: queue.Queue[tuple[Group, dict[str, Any]]] = queue.Queue()
+    groups: list[Group] = []
+    width = _width(cells, workers)
+    with _terminable(), Progress(standings) as progress:
+        try:
+            while not all(standing.is_over for standing in standings):
+                _hand_out(standings, groups, events, width)
+                progress.show()
+                with contextlib.suppress(queue.Empty):
+                    group, event = events.get(timeout=PULSE_SECONDS)
+                    _hear(group, event, groups)
+        except BaseException:
+            _stop(groups, events, standings)
+            raise
+        for group in groups:
+            group.send("end")
+        for group in groups:
+            _reap(group)
+    return standings
+
+
+def _width(cells: list[Cell], workers: int | None) -> int:
+    """How many cells run at a time. Two small cells on two cores are faster than one on both, and no number depends on it."""
+    if workers is not None:
+        return workers
+    if any(cell.config.trainer.accelerator is Accelerator.gpu or cell.config.trainer.devices > 1 for cell in cells):
+        return 1
+    return min(2, os.cpu_count() or 1)
+
+
+def _hand_out(
+    standings: list[Standing], groups: list[Group], events: queue.Queue[tuple[Group, dict[str, Any]]], width: int
+) -> None:
+    """Give waiting cells to workers with nothing to do."""
+    _give_up(standings)
+    while (standing := _next(standings)) is not None:
+        if sum(group.standing is not None for group in groups) >= width:
+            return
+        several = standing.cell.config.trainer.devices > 1
+        free = [group for group in groups if group.standing is None and group.lasts and not several]
+        group = free[0] if free else _start(standing.cell, events)
+        if not free:
+            groups.append(group)
+        group.standing = standing
+        standing.state, standing.started = "running", time.monotonic()
+        standing.phase = "starting"
+        group.send(encode(standing.cell))
+
+
+def _next(standings: list[Standing]) -> Standing | None:
+    """The first waiting cell whose parent is there."""
+    for standing in standings:
+        if standing.state == "waiting" and not _parents(standing, standings, ("waiting", "running")):
+            return standing
+    return None
+
+
+def _give_up(standings: list[Standing]) -> None:
+    for standing in standings:
+        if standing.state == "waiting" and _parents(standing, standings, ("failed",)):
+            standing.state = "failed"
+            standing.note = f"the cell it stands on failed: {standing.cell.parent}"
+
+
+def _parents(standing: Standing, standings: list[Standing], states: tuple[str, ...]) -> bool:
+    parent = standing.cell.parent
+    return parent is not None and any(other.cell.folder == parent and other.state in states for other in standings)
+
+
+def _hear(group: Group, event: dict[str, Any], groups: list[Group]) -> None:
+    """Take in one word of a worker."""
+    standing = group.standing
+    kind = event.pop("event")
+    if kind == "exit":
+        _bury(group, groups, event["process"])
+        return
+    if standing is None or kind == "ready":
+        return
+    if kind == "progress":
+        if standing.phase != event["phase"]:
+            standing.phase_started = time.monotonic()
+        standing.phase, standing.done, standing.total = event["phase"], event["done"], event["total"]
+        standing.note = event.get("note", "")
+    elif kind in ("done", "failed", "preempted"):
+        _end(standing, kind, event.get("reason", ""))
+        group.standing = None
+        if not group.lasts or event.get("last"):
+            groups.remove(group)
+            if kind == "failed":
+                group.stop()
+            group.send("end")
+            _reap(group)
+
+
+def _bury(group: Group, groups: list[Group], pid: int) -> None:
+    """A process of a group has ended. When the group still had a cell, the cell has failed and the other ranks go too."""
+    if group not in groups:
+        return
+    groups.remove(group)
+    code = next(process.wait() for process in group.processes if process.pid == pid)
+    group.stop()
+    _reap(group)
+    if group.standing is not None:
+        _end(group.standing, "failed", _death(code, group.standing))
+
+
+def _end(standing: Standing, state: str, note: str) -> None:
+    standing.state, standing.note = state, note
+    standing.seconds = time.monotonic() - standing.started
+
+
+def _death(code: int, standing: Standing) -> str:
+    """Why a worker that said nothing is gone."""
+    log = standing.cell.folder / "train.log"
+    if code == -signal.SIGKILL:
+        return f"its process was killed (signal 9, as the system does when memory runs out); see {log}"
+    if code < 0:
+        return f"its process died of {signal.Signals(-code).name}; see {log}"
+    return f"its process ended with exit code {code}; see {log}"
+
+
+def _start(cell: Cell, events: queue.Queue[tuple[Group, dict[str, Any]]]) -> Group:
+    """Start the process of a one-device cell, or the several of one that needs them."""
+    number = cell.config.trainer.devices
+    environment = os.environ | {"OMP_NUM_THREADS": str(cell.config.trainer.threads), "PYTHONUNBUFFERED": "1"}
+    if number > 1:
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "NODE_RANK": "0"}
+        environments = [environment | meeting | {"LOCAL_RANK": str(rank), "RANK": str(rank), "WORLD_SIZE": str(number)} for rank in range(number)]
+    else:
+        environments = [environment]
+    group = Group([_process(each) for each in environments], events, lasts=number == 1)
+    for rank, process in enumerate(group.processes):
+        reader = threading.Thread(target=_read, args=(group, process, rank), daemon=True)
+        reader.start()
+        group.readers.append(reader)
+    return group
+
+
+def _process(environment: dict[str, str]) -> subprocess.Popen[str]:
+    """One worker, in a session of its own so that Ctrl-C reaches it through the grid only."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "babeltune.worker"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        encoding="utf-8",
+        env=environment,
+        start_new_session=True,
+    )
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _read(group: Group, process: subprocess.Popen[str], rank: int) -> None:
+    """Pass on what a worker says. Of a group the first rank speaks; the others are heard when they fail or die."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        event = json.loads(line)
+        if rank == 0 or event["event"] == "failed":
+            group.events.put((group, event))
+    if rank == 0 or process.wait() != 0:
+        group.events.put((group, {"event": "exit", "process": process.pid}))
+
+
+def _reap(group: Group) -> int:
+    """Wait for a group's processes to end. Returns the first exit code that is not zero, or zero."""
+    codes = []
+    for process in group.processes:
+        assert process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
+        codes.append(process.wait())
+    return next((code for code in codes if code), 0)
+
+
+def _stop(groups: list[Group], events: queue.Queue[tuple[Group, dict[str, Any]]], standings: list[Standing]) -> None:
+    """End every worker, with time to write a checkpoint first."""
+    for group in groups:
+        group.stop(signal.SIGTERM if group.standing else signal.SIGKILL)
+    deadline = time.monotonic() + GRACE_SECONDS
+    for group in groups:
+        for process in group.processes:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, deadline - time.monotonic()))
+        group.stop()
+        _reap(group)
+        if group.standing is not None:
+            group.standing.state = "preempted"
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM end a grid the way Ctrl-C does, with the exit code that says so."""
+
+    def leave(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    previous = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)

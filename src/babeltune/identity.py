@@ -1,0 +1,121 @@
+"""What a cell is known by: a hash over everything that determines its numbers, and over nothing else.
+
+Left out on purpose: where things lie (`paths`), where they are mirrored (`logger`), what they are called (names, titles, licences),
+and how many devices or processes share the work (`trainer`, `grid`, `data.workers`): the global batch, the order and the loss are
+the same on one device and on eight, to rounding.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from babeltune.config import dump
+from babeltune.options import EvaluationConfig, RunConfig, SourceConfig
+
+VERSIONS = {"data": 1, "training": 1, "evaluation": 1}
+"""Raised by hand when code changes the numbers it computes from the same config and bytes."""
+
+SOURCE_KEYS = ("language", "format", "files", "encoding", "rename", "toy")
+DATA_KEYS = (
+    "take",
+    "quota",
+    "max_rows",
+    "max_tokens",
+    "max_bad_fraction",
+    "heldout_fraction",
+    "layout",
+    "order",
+)
+
+
+def digest(value: Any) -> str:
+    """sha256 of a plain value's canonical JSON, in hex.
+
+    >>> digest({"b": 1, "a": 2}) == digest({"a": 2, "b": 1})
+    True
+    """
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def training_id(config: RunConfig, *, data: Mapping[str, str], template: str, base: str) -> str:
+    """The identity of what a cell trains.
+
+    `data` is the digest of each source's bytes, `template` that of the template's text, `base` that of the base model (files,
+    hub revision, or the identity of the cell it comes from).
+    """
+    return digest(training_parts(config, data=data, template=template, base=base))
+
+
+def training_parts(config: RunConfig, *, data: Mapping[str, str], template: str, base: str) -> dict[str, Any]:
+    """What `training_id` hashes, in the open: kept beside the results, so that two cells can be compared part by part."""
+    tree = dump(config)
+    parts: dict[str, Any] = {"versions": {key: VERSIONS[key] for key in ("data", "training")}, "base": base}
+    if config.data.sources:
+        parts |= {
+            "sources": source_parts(config.data.sources, data),
+            "data": {key: tree["data"][key] for key in DATA_KEYS},
+            "template": template,
+            "stage": tree["stage"],
+            "adapter": tree["adapter"] | _targets(config),
+            "optimizer": tree["optimizer"],
+        }
+    if uses_seed(config):
+        parts["seed"] = config.seed
+    return parts | {"precision": tree["precision"]}
+
+
+def evaluation_id(config: RunConfig, *, data: Mapping[str, str], template: str) -> str:
+    """The identity of how a cell is judged: suite, template, decoding and judge. It re-trains nothing."""
+    tree = dump(config)
+    keys = ("kind", "languages", "metrics", "max_items")
+    sampled = {"seed": config.seed} if config.decoding.sample else {}
+    return digest(
+        {
+            "version": VERSIONS["evaluation"],
+            "evaluation": {key: tree["evaluation"][key] for key in keys},
+            "sources": source_parts(config.evaluation.sources, data),
+            "heldout_fraction": config.data.heldout_fraction,
+            "max_tokens": config.data.max_tokens,
+            "template": template,
+            "decoding": {key: value for key, value in tree["decoding"].items() if key != "name"},
+            "judge": tree["judge"],
+        }
+        | sampled
+    )
+
+
+def folder(config: RunConfig, identity: str) -> Path:
+    """Where a cell lives: readable in front, exact at the end. Without a seed where none is used: one cell, not several."""
+    seed = f"-s{config.seed}" if uses_seed(config) else ""
+    return Path(config.paths.outputs) / f"{config.data.name}-{config.model.name}-{config.adapter.kind}{seed}-{identity[:8]}"
+
+
+def uses_seed(config: RunConfig) -> bool:
+    """Whether anything before the evaluation is random."""
+    return bool(config.data.sources) or config.model.fresh is not None
+
+
+def used_sources(config: RunConfig) -> dict[str, SourceConfig]:
+    """Every source a cell reads, for training or for evaluation."""
+    evaluation: EvaluationConfig = config.evaluation
+    return {**evaluation.sources, **config.data.sources}
+
+
+def source_parts(sources: Mapping[str, SourceConfig], data: Mapping[str, str]) -> dict[str, Any]:
+    """What of each source determines numbers: how it is read, and its bytes."""
+    parts = {}
+    for name, source in sources.items():
+        tree = dump(source)
+        parts[name] = {key: tree[key] for key in SOURCE_KEYS} | {"bytes": data[name]}
+    return parts
+
+
+def _targets(config: RunConfig) -> dict[str, Any]:
+    """The modules an adapter really attaches to, whichever group named them."""
+    targets = getattr(config.adapter, "targets", None)
+    return {} if targets is None else {"targets": sorted(targets or config.model.lora_targets)}

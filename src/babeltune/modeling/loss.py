@@ -1,0 +1,118 @@
+"""The loss of packed rows: documents do not see each other, and the output layer runs only where there is a target.
+
+Shapes: B rows, T tokens of a row, H hidden size, V vocabulary, N targets of the batch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.utils.checkpoint import checkpoint
+
+from babeltune.errors import ConfigError, problem
+
+CHUNK_LOGITS = 1 << 24
+"""Logits held at a time (64 MiB of float32); more targets than fit are done in chunks and recomputed in the backward pass."""
+
+ALIBI = {"bloom"}
+"""Model types that know positions by distance alone and take no 4-D mask: each block is handed it by a hook."""
+
+
+def target_losses(model: nn.Module, input_ids_BT: Tensor, position_ids_BT: Tensor, document_ids_BT: Tensor, labels_BT: Tensor) -> Tensor:
+    """Negative log-likelihood of each target token, in nats and float32, row by row: shape N.
+
+    `labels_BT[b, t]` is the token that position t must predict, or -100.
+    """
+    chosen_BT = labels_BT != -100
+    hidden_BTH = hidden_states(model, input_ids_BT, position_ids_BT, document_ids_BT)
+    hidden_NH, labels_N = hidden_BTH[chosen_BT], labels_BT[chosen_BT]
+    head = causal_lm(model).get_output_embeddings()
+    size = max(1, CHUNK_LOGITS // head.weight.shape[0])
+    if len(labels_N) <= size:
+        return _losses(head, hidden_NH, labels_N)
+    pieces = zip(hidden_NH.split(size), labels_N.split(size), strict=True)
+    return torch.cat([checkpoint(_losses, head, part, labels, use_reentrant=False) for part, labels in pieces])
+
+
+def _losses(head: nn.Module, hidden_NH: Tensor, labels_N: Tensor) -> Tensor:
+    return cross_entropy(head(hidden_NH).float(), labels_N, reduction="none")
+
+
+def hidden_states(model: nn.Module, input_ids_BT: Tensor, position_ids_BT: Tensor, document_ids_BT: Tensor) -> Tensor:
+    """The last hidden states, B × T × H, every document computed as if it were alone in its row."""
+    lm = causal_lm(model)
+    body = getattr(lm, lm.base_model_prefix)
+    mask_B1TT = block_mask(document_ids_BT, lm.dtype)
+    if lm.config.model_type in ALIBI:
+        with _masked(body.h, mask_B1TT):
+            everything = torch.ones_like(input_ids_BT)
+            return body(input_ids=input_ids_BT, attention_mask=everything, use_cache=False).last_hidden_state  # type: ignore[no-any-return]
+    return body(  # type: ignore[no-any-return]
+        input_ids=input_ids_BT, attention_mask=mask_B1TT, position_ids=position_ids_BT, use_cache=False
+    ).last_hidden_state
+
+
+def block_mask(document_ids_BT: Tensor, dtype: torch.dtype) -> Tensor:
+    """The additive attention mask, B × 1 × T × T: zero where a token may look (itself and earlier ones of its document)."""
+    length = document_ids_BT.shape[1]
+    same_BTT = document_ids_BT[:, :, None] == document_ids_BT[:, None, :]
+    causal_TT = torch.ones(length, length, dtype=torch.bool, device=document_ids_BT.device).tril()
+    allowed_B1TT = (same_BTT & causal_TT)[:, None]
+    blocked = torch.full((), torch.finfo(dtype).min, dtype=dtype, device=document_ids_BT.device)
+    return torch.where(allowed_B1TT, torch.zeros((), dtype=dtype, device=blocked.device), blocked)
+
+
+def causal_lm(model: nn.Module) -> Any:
+    """The transformers model inside whatever wraps it."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def check_exact(model: nn.Module) -> None:
+    """Refuse a model for which packed rows, or an output layer that runs alone, would give another loss than plain use.
+
+    Two short documents are packed and compared with the model's own full forward pass on each. Some families scale their
+    logits or ignore positions; this finds it before a run is spent on it.
+    """
+    lm = causal_lm(model)
+    device = next(lm.parameters()).device
+    size = lm.config.vocab_size
+    documents = [torch.arange(start, start + 5, device=device) % size for start in (7, 31)]
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        plain = torch.cat([lm(input_ids=ids[None], use_cache=False).logits[0] for ids in documents]).float()
+        positions = torch.cat([torch.arange(5, device=device)] * 2)[None]
+        rows = torch.tensor([[0] * 5 + [1] * 5], device=device)
+        packed = lm.get_output_embeddings()(hidden_states(model, torch.cat(documents)[None], positions, rows))[0].float()
+    model.train(was_training)
+    tolerance = 0.05 if lm.dtype == torch.bfloat16 or getattr(lm, "is_quantized", False) else 1e-3
+    off = float((plain - packed).abs().max() / plain.abs().max().clamp_min(1e-6))
+    if not off <= tolerance:
+        raise ConfigError(
+            problem(
+                "model",
+                f"{lm.config.model_type}, whose packed logits differ from its own by {off:.2g} of their size",
+                "a family whose attention can be blocked (llama, qwen2, gptj, bloom and their like)",
+                "another model",
+            )
+        )
+
+
+@contextlib.contextmanager
+def _masked(blocks: Any, mask_B1TT: Tensor) -> Iterator[None]:
+    """Hand each block this mask in place of the one that its model built."""
+
+    def swap(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return args, {**kwargs, "attention_mask": mask_B1TT}
+
+    handles = [block.register_forward_pre_hook(swap, with_kwargs=True) for block in blocks]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,386 @@
+"""Every option there is: one dataclass per config group, each field with its meaning and unit. Values live in `conf/`.
+
+These classes are Hydra's schema and, after `babeltune.config.build`, what the code receives. Nobody assigns to them after that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from omegaconf import MISSING
+
+
+class Format(Enum):
+    """How a source writes its rows."""
+
+    alpaca = "alpaca"
+    """`instruction`, `input`, `output`, and sometimes `history` (pairs of earlier turns) or `system`."""
+    prompt_response = "prompt_response"
+    """`prompt`, `response`."""
+    sharegpt = "sharegpt"
+    """`conversations`: a list of `from`/`value`; roles human, user, gpt, assistant, system."""
+    messages = "messages"
+    """`messages`: a list of `role`/`content`."""
+    text = "text"
+    """`text`: a plain document."""
+
+
+class Precision(Enum):
+    """The number format of the base model's weights."""
+
+    fp32 = "fp32"
+    bf16 = "bf16"
+    int8 = "int8"
+    nf4 = "nf4"
+
+
+class Strategy(Enum):
+    """How several devices share one cell."""
+
+    single = "single"
+    ddp = "ddp"
+    fsdp = "fsdp"
+
+
+class Accelerator(Enum):
+    cpu = "cpu"
+    gpu = "gpu"
+
+
+class Schedule(Enum):
+    """How the learning rate falls after the warm-up."""
+
+    constant = "constant"
+    linear = "linear"
+    cosine = "cosine"
+
+
+class Layout(Enum):
+    """How the examples of one step are laid into rows. It changes speed, never which examples make a step."""
+
+    packed = "packed"
+    """Several examples share a row without seeing each other."""
+    padded = "padded"
+    """One example a row, filled up to the longest."""
+
+
+class Order(Enum):
+    """Which examples meet in a step."""
+
+    shuffled = "shuffled"
+    """A fresh permutation each epoch, a function of (seed, epoch) alone."""
+    grouped = "grouped"
+    """Shuffled, then examples of like length are brought together: less padding, less random steps."""
+
+
+class Stage(Enum):
+    """What a cell does before it is judged."""
+
+    tune = "tune"
+    """Learn the assistant's turns of a mix of conversations."""
+    pretrain = "pretrain"
+    """Learn every token of plain text."""
+
+
+@dataclass(kw_only=True)
+class ToyConfig:
+    """Rows the product generates itself, with known right answers."""
+
+    rows: int = MISSING
+    """How many rows to generate."""
+    language: str | None = None
+    """The language of the rows; null for documents in all three."""
+    wrong_fraction: float = 0.0
+    """Share of rows whose answer is wrong on purpose."""
+    documents: bool = False
+    """Plain text that states the facts, in place of instructions that ask for them."""
+    seed: int = 0
+    """Which rows are drawn. Not the run's seed: a data set does not change between runs."""
+
+
+@dataclass(kw_only=True)
+class SourceConfig:
+    """A data set, described once."""
+
+    name: str = MISSING
+    """Its folder below `paths.data`."""
+    title: str = ""
+    language: str = MISSING
+    """A short tag: zh, vi, en. A row's own `lang` or `language` field wins."""
+    format: Format = Format.alpaca
+    hub_id: str | None = None
+    """Where it is fetched from when `paths.data` does not have it."""
+    revision: str | None = None
+    """The hub commit or tag."""
+    files: list[str] = field(default_factory=list)
+    """File names or patterns to read, here and on the hub; empty for every data file."""
+    encoding: str = "utf-8"
+    """How text files are written. It is never guessed."""
+    rename: dict[str, str] = field(default_factory=dict)
+    """The source's field name to the format's field name."""
+    expected_rows: int | None = None
+    """Rows the described data set has. Other counts mark the data as a stand-in."""
+    license: str = ""
+    note: str = ""
+    """What a reader of a table must know about it."""
+    toy: ToyConfig | None = None
+    """Set for a source that is generated in place of read."""
+
+
+@dataclass(kw_only=True)
+class TakeConfig:
+    """How much of one source a mix takes. Set one of the three; none takes every row once."""
+
+    count: int | None = None
+    """So many rows, drawn with the run's seed; more than there are repeats rows."""
+    fraction: float | None = None
+    """This share of the rows; above 1 repeats rows."""
+    weight: float | None = None
+    """Rows in this proportion to the other weighted sources, as many as go without repeating a row."""
+
+
+@dataclass(kw_only=True)
+class DataConfig:
+    """A mix: which sources, and how much of each."""
+
+    name: str = MISSING
+    title: str = ""
+    """The papers' notation, for tables: `zh(alpaca-4)`."""
+    sources: dict[str, SourceConfig] = field(default_factory=dict)
+    take: dict[str, TakeConfig] = field(default_factory=dict)
+    """Source name to how much of it; a source that is not named is taken whole."""
+    quota: dict[str, int] = field(default_factory=dict)
+    """Language to the most rows of it, drawn from all its sources alike."""
+    max_rows: int | None = None
+    """The most rows in the whole mix, drawn so that proportions stay."""
+    max_tokens: int = 512
+    """Longest example in tokens. Longer conversations lose whole turns from the end; one with no answer left is dropped."""
+    max_bad_fraction: float = 0.01
+    """Share of broken rows above which a source is refused."""
+    heldout_fraction: float = 0.02
+    """Share of each source's prompts that no cell trains on, chosen by their content; generated sources hold out nothing."""
+    layout: Layout = Layout.packed
+    order: Order = Order.shuffled
+    workers: int = 0
+    """Loader processes. They change speed, never order."""
+
+
+@dataclass(kw_only=True)
+class TemplateConfig:
+    """How a conversation is laid out as text."""
+
+    name: str = MISSING
+    """alpaca, belle, vicuna, vi_chat, vi_doctor, plain, or chat for the tokenizer's own."""
+
+
+@dataclass(kw_only=True)
+class ModelConfig:
+    """The base model: a folder or hub id, another cell, or a fresh random one. Set one of the three."""
+
+    name: str = MISSING
+    title: str = ""
+    path: str | None = None
+    """A folder or a hub id. Weights are read from safetensors only."""
+    revision: str | None = None
+    """The hub commit or tag."""
+    from_cell: str | None = None
+    """The cell it comes from: overrides that name it (`experiment=tiny`) or its folder."""
+    fresh: dict[str, Any] | None = None
+    """A random model: a transformers config as keys, `model_type` first."""
+    tokenizer: str | None = None
+    """Folder or hub id of the tokenizer; null for the model's own. `train` learns one from the mix."""
+    vocabulary: int = 2048
+    """Size of the tokenizer when it is trained."""
+    lora_targets: list[str] = field(default_factory=list)
+    """Modules that adapters attach to unless `adapter.targets` says otherwise."""
+    standin: str | None = None
+    """Model that takes its place when `scale.standins` is on; tables say so."""
+
+
+@dataclass(kw_only=True)
+class AdapterConfig:
+    """What is trained."""
+
+    kind: str = MISSING
+
+
+@dataclass(kw_only=True)
+class NoAdapter(AdapterConfig):
+    """Every weight of the base is trained."""
+
+    kind: str = "none"
+
+
+@dataclass(kw_only=True)
+class LoraAdapter(AdapterConfig):
+    """Low-rank updates added to frozen weights."""
+
+    kind: str = "lora"
+    rank: int = 8
+    """Width of the update; parameters grow linearly with it."""
+    alpha: float = 16.0
+    """The update is scaled by alpha / rank."""
+    dropout: float = 0.05
+    """Share of the update's inputs zeroed in training."""
+    targets: list[str] = field(default_factory=list)
+    """Names of linear modules; empty for the model's `lora_targets`."""
+
+
+@dataclass(kw_only=True)
+class PrecisionConfig:
+    kind: Precision = Precision.fp32
+
+
+@dataclass(kw_only=True)
+class TrainerConfig:
+    """The devices, and what fits on them. Nothing here changes which examples make a step."""
+
+    name: str = MISSING
+    accelerator: Accelerator = Accelerator.cpu
+    strategy: Strategy = Strategy.single
+    devices: int = 1
+    """Processes that share a cell, one device each."""
+    threads: int = 1
+    """CPU threads of each process. Fixed, so that numbers do not depend on the machine's size or load."""
+    micro_tokens: int = 4096
+    """Tokens in one forward pass, padding included; a step is cut into as many as it needs."""
+    checkpoint_steps: int = 50
+    """Steps between checkpoints."""
+
+
+@dataclass(kw_only=True)
+class StageConfig:
+    kind: Stage = Stage.tune
+
+
+@dataclass(kw_only=True)
+class OptimizerConfig:
+    """AdamW and its schedule."""
+
+    learning_rate: float = 3e-4
+    schedule: Schedule = Schedule.linear
+    warmup_steps: int | None = None
+    """Steps over which the rate rises from zero; null to use `warmup_fraction`."""
+    warmup_fraction: float = 0.03
+    weight_decay: float = 0.0
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
+    epochs: float = 3.0
+    """Passes over the mix."""
+    max_steps: int | None = None
+    """The most optimizer steps, if fewer than the epochs make."""
+    global_batch: int = 32
+    """Examples in one optimizer step, over all devices."""
+    clip: float | None = 1.0
+    """Largest norm of the gradient; null for no clipping."""
+
+
+@dataclass(kw_only=True)
+class EvaluationConfig:
+    """The items a cell is judged on, and by which metrics. The first metric is the score of the tables."""
+
+    kind: str = MISSING
+    """toy: generated test items; heldout: the held-out rows of `sources`; none: nothing."""
+    name: str = MISSING
+    languages: list[str] = field(default_factory=list)
+    sources: dict[str, SourceConfig] = field(default_factory=dict)
+    metrics: list[str] = field(default_factory=list)
+    max_items: int = 150
+    """The most items of each language (toy) or source (heldout)."""
+    batch: int = 32
+    """Prompts generated from together."""
+
+
+@dataclass(kw_only=True)
+class DecodingConfig:
+    """How replies are generated."""
+
+    name: str = MISSING
+    max_new_tokens: int = 256
+    min_new_tokens: int | None = None
+    sample: bool = False
+    """Draw tokens at random; false takes the likeliest."""
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    repetition_penalty: float = 1.0
+    beams: int = 1
+
+
+@dataclass(kw_only=True)
+class JudgeConfig:
+    """Who scores the replies."""
+
+    kind: str = "reference"
+    """reference: metrics against known answers."""
+
+
+@dataclass(kw_only=True)
+class LoggerConfig:
+    """Where results are mirrored. The files in the cell's folder are the truth."""
+
+    kind: str = "wandb"
+    """wandb: a Weights & Biases run per cell; none: files only."""
+    project: str = "babeltune"
+    mode: str = "auto"
+    """auto: online when an API key is set, else offline; or offline, online."""
+
+
+@dataclass(kw_only=True)
+class ScaleConfig:
+    """How much of the papers' size is run."""
+
+    name: str = MISSING
+    standins: bool = False
+    """Put `model.standin` in the place of the model."""
+
+
+@dataclass(kw_only=True)
+class PathsConfig:
+    data: str = "data"
+    """Folder with one folder per source."""
+    outputs: str = "outputs"
+    """Folder that every result is written to."""
+
+
+@dataclass(kw_only=True)
+class GridConfig:
+    """A list of cells and how they are run."""
+
+    name: str | None = None
+    """What the grid is called in W&B and on disk; null for a name made of its cells."""
+    title: str = ""
+    baseline: str | None = None
+    """Label of the row the others are compared with; null for the first."""
+    workers: int | None = None
+    """Cells trained at a time; null for one on a GPU, and on a CPU one for each core, at most two."""
+
+
+@dataclass(kw_only=True)
+class RunConfig:
+    """One cell: everything that is known before it starts."""
+
+    data: DataConfig
+    model: ModelConfig
+    adapter: AdapterConfig
+    precision: PrecisionConfig
+    trainer: TrainerConfig
+    stage: StageConfig
+    template: TemplateConfig
+    optimizer: OptimizerConfig
+    evaluation: EvaluationConfig
+    decoding: DecodingConfig
+    judge: JudgeConfig
+    logger: LoggerConfig
+    scale: ScaleConfig
+    paths: PathsConfig
+    grid: GridConfig
+    seed: int = 0
+    """Seed of everything random: initial adapter, order, drawing of rows, dropout, sampling."""
+
+
+ALTERNATIVES: dict[type, dict[str, type]] = {
+    AdapterConfig: {"none": NoAdapter, "lora": LoraAdapter},
+}
+"""Groups whose option chooses a type, by the value of `kind`."""

@@ -1,0 +1,83 @@
+"""The live picture of a grid: a line per cell on a terminal, a line per change anywhere else."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from babeltune.grid import Standing
+
+PLAIN_SECONDS = 10.0
+"""How often a running cell is mentioned where there is no terminal."""
+
+
+class Progress:
+    """Shows where a list of cells stands until it is closed."""
+
+    def __init__(self, standings: list[Standing]) -> None:
+        self._standings = standings
+        self._console = Console(stderr=True)
+        self._live = Live(console=self._console, refresh_per_second=4) if self._console.is_terminal else None
+        self._said: dict[int, str] = {}
+        self._last = 0.0
+
+    def __enter__(self) -> Progress:
+        if self._live is not None:
+            self._live.__enter__()
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self.show()
+        if self._live is not None:
+            self._live.__exit__(None, None, None)
+
+    def show(self) -> None:
+        if self._live is not None:
+            self._live.update(self._table())
+        else:
+            self._lines()
+
+    def _table(self) -> Table:
+        table = Table(box=None, show_header=False, pad_edge=False)
+        for number, standing in enumerate(self._standings, 1):
+            style = {"failed": "red", "done": "green", "kept": "dim", "running": "bold"}.get(standing.state, "")
+            table.add_row(f"{number}/{len(self._standings)}", standing.cell.folder.name, state_of(standing), style=style)
+        return table
+
+    def _lines(self) -> None:
+        often = time.monotonic() - self._last > PLAIN_SECONDS
+        for number, standing in enumerate(self._standings):
+            changed = self._said.get(number) != standing.state and standing.state != "waiting"
+            if changed or (often and standing.state == "running"):
+                line = f"[{number + 1}/{len(self._standings)}] {standing.cell.folder.name}: {state_of(standing)}"
+                self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+                self._said[number] = standing.state
+        if often:
+            self._last = time.monotonic()
+
+
+def state_of(standing: Standing) -> str:
+    """One cell's state in words, with a bar and the time left while it runs."""
+    if standing.state == "kept":
+        return "done before"
+    if standing.state == "done":
+        return f"done in {standing.seconds:.0f} s"
+    if standing.state == "failed":
+        return f"failed: {standing.note}"
+    if standing.state == "preempted":
+        return "stopped; the same command goes on from its last checkpoint"
+    if standing.state == "waiting":
+        return "waiting"
+    if not standing.total:
+        return standing.phase
+    filled = round(10 * standing.done / standing.total)
+    words = [f"{standing.phase} {'█' * filled}{'░' * (10 - filled)} {standing.done}/{standing.total}"]
+    elapsed = time.monotonic() - standing.phase_started
+    if 0 < standing.done < standing.total and elapsed > 1:
+        words.append(f"{elapsed / standing.done * (standing.total - standing.done):.0f} s left")
+    return "  ".join([*words, standing.note] if standing.note else words)

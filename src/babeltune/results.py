@@ -1,0 +1,195 @@
+"""A cell's folder: what is in it, who holds it, and how it is written so that half a result never exists.
+
+    config.yaml      what was asked, frozen
+    identity.json    what the cell's hash is made of
+    ledger.json      what really went in
+    metrics.jsonl    every logged number, line by line: the truth that W&B mirrors
+    checkpoints/     where training can go on from
+    adapter/         what was trained (`model/` when every weight was)
+    trained.json     written last by training: facts about it
+    evaluations/ID/  replies.jsonl and scores.json, one folder for each way of judging
+    result.json      everything a table needs
+    train.log        what the libraries had to say
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from babeltune.errors import OutputError, problem
+from babeltune.records import MixLedger, Reply, Score
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What a finished cell is known to have done. `result.json` is this, as written."""
+
+    cell: str
+    """The folder's name."""
+    identity: str
+    evaluation: str
+    config: Mapping[str, Any]
+    scores: Mapping[str, Score]
+    """By name; the first is the one tables show."""
+    ledger: Mapping[str, Any]
+    training: Mapping[str, Any]
+    """Steps, tokens, seconds, parameters, first and last loss."""
+    labels: tuple[str, ...] = ()
+    """What a reader must know before comparing: small scale, stand-ins."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    tracking: Mapping[str, Any] = field(default_factory=dict)
+    """Where the run is mirrored."""
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file so that a reader, or a crash, finds the old text or the new one and nothing between.
+
+    Raises OutputError when the disk is full or the folder cannot be written.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            with open(temporary, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in this folder survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def publish_folder(write: Callable[[str], object], folder: Path) -> None:
+    """Fill a folder under another name, then give it its own: it is there complete or not at all. One that is there stays."""
+    with writing(folder):
+        temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+        shutil.rmtree(temporary, ignore_errors=True)
+        try:
+            write(str(temporary))
+            temporary.rename(folder)
+        except OSError:
+            if not folder.is_dir():
+                raise
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        sync_folder(folder.parent)
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn the system's refusals to write into one sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise refusal(path, error) from error
+
+
+def refusal(path: Path, error: OSError) -> OutputError:
+    """The sentence for a write that the system refused."""
+    reasons = {
+        errno.ENOSPC: ("a full disk", "freeing space, or paths.outputs on another disk"),
+        errno.EDQUOT: ("a used-up disk quota", "freeing space, or paths.outputs on another disk"),
+        errno.EROFS: ("a read-only file system", "paths.outputs=FOLDER you can write to"),
+        errno.EACCES: ("no permission to write", "paths.outputs=FOLDER you can write to"),
+        errno.EPERM: ("no permission to write", "paths.outputs=FOLDER you can write to"),
+        errno.ENOTDIR: ("a file where a folder is needed", "paths.outputs=FOLDER"),
+        errno.EEXIST: ("a file where a folder is needed", "paths.outputs=FOLDER"),
+    }
+    got, hint = reasons.get(error.errno or 0, (error.strerror or str(error), "paths.outputs=FOLDER you can write to"))
+    return OutputError(problem(str(path), got, "a folder that results can be written to", hint))
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_replies(path: Path, replies: list[Reply]) -> None:
+    write_text(path, "".join(json.dumps(asdict(reply), ensure_ascii=False) + "\n" for reply in replies))
+
+
+def read_replies(path: Path) -> list[Reply]:
+    return [Reply(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def write_ledger(path: Path, ledger: MixLedger) -> None:
+    write_json(path, asdict(ledger))
+
+
+def write_result(folder: Path, result: RunResult) -> None:
+    write_json(folder / "result.json", asdict(result))
+
+
+def read_result(folder: Path) -> RunResult | None:
+    """The result in a cell's folder, or None when there is none yet."""
+    path = folder / "result.json"
+    if not path.exists():
+        return None
+    tree = read_json(path)
+    scores = {name: Score(**score) for name, score in tree.pop("scores").items()}
+    return RunResult(scores=scores, **(tree | {"labels": tuple(tree["labels"])}))
+
+
+def read_evaluation(folder: Path, evaluation: str) -> dict[str, Score] | None:
+    """The scores of one way of judging, or None when the cell was not judged so yet."""
+    path = folder / "evaluations" / evaluation[:8] / "scores.json"
+    if not path.exists():
+        return None
+    return {name: Score(**score) for name, score in read_json(path).items()}
+
+
+def find_results(outputs: Path) -> Iterator[RunResult]:
+    """Every finished cell below a folder, in the order of their names."""
+    for path in sorted(outputs.glob("*/result.json")):
+        result = read_result(path.parent)
+        if result is not None:
+            yield result
+
+
+@contextlib.contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """Hold a cell for this process. The system lets go of it when the process ends, however it ends.
+
+    Raises OutputError, naming the holder, when another process has it.
+    """
+    path = folder / ".lock"
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(handle, 4096).decode(errors="replace").strip() or "another process"
+            raise OutputError(
+                problem(str(folder), f"a cell that {holder} is working on", "a free cell", "again when it has ended")
+            ) from None
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%F %T')}".encode(), 0)
+        yield
+    finally:
+        os.close(handle)

@@ -1,0 +1,151 @@
+"""The training loop. One loader item is this process's share of one optimizer step."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from babeltune.data.batching import MicroBatch, StepBatch
+from babeltune.errors import ModelError, problem
+from babeltune.modeling.adapters import load_trainable, trainable_state
+from babeltune.modeling.loss import target_losses
+from babeltune.options import OptimizerConfig, Schedule
+
+
+class CausalLMModule(LightningModule):
+    """A causal language model with its adapter, and how a step changes it.
+
+    The loss is summed over target tokens and divided by their count over the whole step, all micro-batches and all processes:
+    how a step is cut up does not change its gradient. Randomness in a step depends on (seed, step, rank) alone, so a run that
+    was stopped goes on as if it had not been, and no two processes drop the same inputs.
+    """
+
+    automatic_optimization = False
+    strict_loading = False  # checkpoints hold what is trained and not the frozen base
+
+    def __init__(self, model: Any, *, optimizer: OptimizerConfig, total_steps: int, seed: int, sources: list[str]) -> None:
+        super().__init__()
+        self.model = model
+        self._optimizer = optimizer
+        self._total_steps = total_steps
+        self._seed = seed
+        self._sources = sources
+        self.losses: list[float] = []
+        """Loss of each step this process has done."""
+        self.num_tokens = 0
+
+    def training_step(self, batch: StepBatch, number: int) -> None:
+        step = self.global_step
+        assert batch.step == step, f"step {step} was handed the batch of step {batch.step}"
+        torch.manual_seed(step_seed(self._seed, step, self.global_rank))
+        optimizer = self.optimizers()
+        assert not isinstance(optimizer, list)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(self._optimizer, step, self._total_steps)
+
+        sums = torch.zeros(len(self._sources), 2, dtype=torch.float64, device=self.device)
+        last = len(batch.micro_batches) - 1
+        for place, micro in enumerate(batch.micro_batches):
+            with self._sync_if(place == last):
+                losses_N = self._losses(micro)
+                self.manual_backward(losses_N.sum() * (self.trainer.world_size / batch.num_targets))
+            self._tally(sums, losses_N.detach(), micro)
+
+        sums = self._over_ranks(sums)
+        loss = float(sums[:, 0].sum()) / batch.num_targets
+        if not math.isfinite(loss):
+            raise ModelError(
+                problem(f"step {step}", f"a loss of {loss}", "a finite one", "a smaller optimizer.learning_rate or optimizer.clip=1")
+            )
+        norm = self._clip(optimizer)
+        optimizer.step()
+        optimizer.zero_grad()
+        self.losses.append(loss)
+        self.num_tokens += batch.num_tokens
+        self._report(step, loss, norm, sums, batch)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        first, second = self._optimizer.betas
+        return torch.optim.AdamW(
+            trained, lr=self._optimizer.learning_rate, betas=(first, second), weight_decay=self._optimizer.weight_decay
+        )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["state_dict"] = trainable_state(self.model)
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
+        load_trainable(self.model, dict(state_dict))
+        return torch.nn.modules.module._IncompatibleKeys([], [])
+
+    def _losses(self, micro: MicroBatch) -> Tensor:
+        losses_N = self.forward(micro)
+        assert isinstance(losses_N, Tensor)
+        return losses_N
+
+    def forward(self, micro: MicroBatch) -> Tensor:
+        """Negative log-likelihood of each target of a micro-batch, in nats."""
+        return target_losses(
+            self.model, micro.input_ids_BT, micro.position_ids_BT, micro.document_ids_BT, micro.labels_BT
+        )
+
+    def _sync_if(self, is_last: bool) -> contextlib.AbstractContextManager[Any]:
+        """Gradients travel between processes once a step, with its last micro-batch."""
+        block: Callable[[], Any] | None = getattr(self.trainer.strategy, "block_backward_sync", None)
+        return contextlib.nullcontext() if is_last or block is None else block()
+
+    def _tally(self, sums: Tensor, losses_N: Tensor, micro: MicroBatch) -> None:
+        sources_N = micro.source_ids_BT[micro.labels_BT != -100]
+        sums[:, 0].index_add_(0, sources_N, losses_N.double())
+        sums[:, 1].index_add_(0, sources_N, torch.ones_like(losses_N, dtype=torch.float64))
+
+    def _over_ranks(self, sums: Tensor) -> Tensor:
+        if self.trainer.world_size > 1:
+            torch.distributed.all_reduce(sums)
+        return sums
+
+    def _clip(self, optimizer: Any) -> float:
+        trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        return float(torch.nn.utils.clip_grad_norm_(trained, self._optimizer.clip or math.inf))
+
+    def _report(self, step: int, loss: float, norm: float, sums: Tensor, batch: StepBatch) -> None:
+        metrics = {
+            "train/loss": loss,
+            "train/learning_rate": learning_rate(self._optimizer, step, self._total_steps),
+            "train/gradient_norm": norm,
+            "train/tokens": batch.num_tokens,
+            "train/target_tokens": batch.num_targets,
+        }
+        for name, (total, count) in zip(self._sources, sums.tolist(), strict=True):
+            if count:
+                metrics[f"train/loss_{name}"] = total / count
+        for logger in self.loggers:
+            logger.log_metrics(metrics, step=step + 1)
+
+
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """The seed of everything random within one step of one process."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/step/{step}/{rank}".encode()).digest()[:8]) >> 1
+
+
+def learning_rate(config: OptimizerConfig, step: int, total: int) -> float:
+    """The rate of a step, counted from 0: linear warm-up, then the schedule down to zero after the last step."""
+    warmup = config.warmup_steps if config.warmup_steps is not None else round(config.warmup_fraction * total)
+    if step < warmup:
+        return config.learning_rate * (step + 1) / warmup
+    left = (total - step) / max(1, total - warmup)
+    match config.schedule:
+        case Schedule.constant:
+            return config.learning_rate
+        case Schedule.linear:
+            return config.learning_rate * left
+        case Schedule.cosine:
+            return config.learning_rate * 0.5 * (1 - math.cos(math.pi * left))
+

@@ -1,0 +1,136 @@
+"""A process that runs cells for a grid: reads them from standard input, a JSON line each, and tells how they go on standard output.
+
+Imports and cached data are paid for once and serve every cell it is given. What the libraries print goes to the cell's
+`train.log`. When the grid that started it is gone, however it went, the worker ends at once.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import queue
+import signal
+import sys
+import threading
+import traceback
+from pathlib import Path
+from typing import Any, TextIO
+
+from babeltune.cells import Cell
+from babeltune.config import build, dump
+from babeltune.errors import BabelTuneError, problem
+from babeltune.results import writing
+
+log = logging.getLogger(__name__)
+
+
+def encode(cell: Cell) -> str:
+    """A cell as the line that a worker is sent."""
+    return json.dumps(
+        {
+            "config": dump(cell.config),
+            "identity": cell.identity,
+            "evaluation": cell.evaluation,
+            "folder": str(cell.folder),
+            "parts": cell.parts,
+            "parent": None if cell.parent is None else str(cell.parent),
+        }
+    )
+
+
+def decode(line: str) -> Cell:
+    tree = json.loads(line)
+    return Cell(
+        config=build(tree["config"]),
+        identity=tree["identity"],
+        evaluation=tree["evaluation"],
+        folder=Path(tree["folder"]),
+        parts=tree["parts"],
+        parent=None if tree["parent"] is None else Path(tree["parent"]),
+    )
+
+
+class Events:
+    """The worker's words to the grid: one JSON object a line."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._lock = threading.Lock()
+
+    def send(self, event: str, **facts: Any) -> None:
+        with self._lock:
+            self._stream.write(json.dumps({"event": event, **facts}) + "\n")
+            self._stream.flush()
+
+
+def main() -> int:
+    events = Events(os.fdopen(os.dup(1), "w", encoding="utf-8"))
+    os.dup2(2, 1)
+    lines: queue.Queue[str | None] = queue.Queue()
+    threading.Thread(target=_listen, args=(lines,), daemon=True).start()
+    events.send("ready")
+    while (line := lines.get()) is not None:
+        code = _run(decode(line), events)
+        if code:
+            return code
+    return 0
+
+
+def _listen(lines: queue.Queue[str | None]) -> None:
+    """Pass lines on. The word `end` lets the worker finish; an end of input without it means that the grid has died."""
+    for line in sys.stdin:
+        if line.strip() == "end":
+            lines.put(None)
+            return
+        lines.put(line)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _run(cell: Cell, events: Events) -> int:
+    """Run one cell and say how it ended. Returns an exit code when the worker should not go on."""
+    try:
+        with writing(cell.folder):
+            cell.folder.mkdir(parents=True, exist_ok=True)
+            record = os.open(cell.folder / "train.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        os.dup2(record, 1)
+        os.dup2(record, 2)
+        os.close(record)
+        logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(message)s", force=True)
+        from babeltune.runner import Preempted, run
+
+        try:
+            result = run(cell, events.send)
+        except Preempted as stop:
+            events.send("preempted", reason=str(stop), last=True)
+            return 143
+        events.send("done", scores={name: score.value for name, score in result.scores.items()})
+    except BabelTuneError as error:
+        log.error("%s", error)
+        events.send("failed", reason=str(error))
+    except MemoryError:
+        events.send("failed", reason=_out_of_memory(cell, "memory"), last=True)
+        return 1
+    except Exception as error:
+        traceback.print_exc()
+        reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+        if type(error).__name__ == "OutOfMemoryError":
+            reason = _out_of_memory(cell, "GPU memory")
+        events.send("failed", reason=f"{reason} (see {cell.folder / 'train.log'})", last=True)
+        return 1
+    return 0
+
+
+def _out_of_memory(cell: Cell, kind: str) -> str:
+    config = cell.config
+    return problem(
+        cell.folder.name,
+        f"out of {kind}",
+        f"a forward pass of {config.trainer.micro_tokens} tokens to fit",
+        f"trainer.micro_tokens={max(config.data.max_tokens, config.trainer.micro_tokens // 2)}, "
+        f"data.max_tokens={config.data.max_tokens // 2} or precision=nf4",
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

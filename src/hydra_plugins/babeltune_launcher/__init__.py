@@ -1,0 +1,41 @@
+"""The Hydra launcher behind `-m`: hands every cell of a multirun to `babeltune.grid` at once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, open_dict
+
+
+@dataclass
+class BabeltuneLauncherConf:
+    _target_: str = "hydra_plugins.babeltune_launcher.BabeltuneLauncher"
+
+
+class BabeltuneLauncher(Launcher):
+    """Composes the cells and runs none itself: a grid is one list, so that one process can watch over all of it."""
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.context = hydra_context
+        self.config = config
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        from babeltune.door import launch
+
+        composed: list[tuple[list[str], Any]] = []
+        for overrides in job_overrides:
+            cell = self.context.config_loader.load_sweep_config(self.config, list(overrides))
+            with open_dict(cell):
+                cell.pop("hydra")
+            composed.append((list(overrides), cell))
+        launch(composed)
+        return []
+
+
+ConfigStore.instance().store(
+    group="hydra/launcher", name="babeltune", node=BabeltuneLauncherConf, provider="babeltune"
+)
