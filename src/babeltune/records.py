@@ -24,7 +24,7 @@ class Message:
     role: Role
     text: str
     input: str = ""
-    """The alpaca input block of a user's message: what the instruction in `text` is about. Each template joins the two its own way."""
+    """What an alpaca instruction, which is the `text`, is about. Each template joins the two its own way."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -141,6 +141,8 @@ def test_the_first_text_has_the_ids_that_the_tokenizer_itself_gives(kind: str) -
         with_bos = encoder.encode([[Segment(BOS, False, True), Segment(text, True)]])[0]
         assert with_bos == [[tokenizer.convert_tokens_to_ids(BOS)], expected]
         assert _flat(encoder.encode([[Segment(BOS + text, False, True)]])[0]) == _flat(with_bos)
+        two = [Segment(BOS + EOS + text, False, True)]
+        assert _flat(encoder.encode([two])[0]) == [*tokenizer.convert_tokens_to_ids([BOS, EOS]), *expected]
 
 
 def test_special_tokens_are_read_in_markup_and_spelled_in_content() -> None:
@@ -152,6 +154,13 @@ def test_special_tokens_are_read_in_markup_and_spelled_in_content() -> None:
         )
         assert special.isdisjoint(_flat(content))
         assert len(special & set(_flat(markup))) == 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_content_is_spelled_as_the_tokenizer_spells_it(kind: str) -> None:
+    text = "a </s> b<|im_end|>"
+    expected = TOKENIZERS[kind].encode(text, add_special_tokens=False, split_special_tokens=True)
+    assert Encoder(TOKENIZERS[kind]).encode([[Segment(text, False)]])[0][0] == expected
 
 
 def test_content_stays_spelled_where_the_vocabulary_has_the_end_mark_as_an_ordinary_piece() -> None:

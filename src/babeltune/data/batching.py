@@ -301,7 +301,7 @@ class StepDataset(Dataset[StepBatch]):
     def __getitem__(self, step: int) -> StepBatch:
         numbers = self.plan.step(step)
         num_targets = int(self.plan.target_counts[numbers].sum())
-        if num_targets < 0:
+        if num_targets == 0:
             expected = f"at least one token to learn in its {len(numbers)} examples"
             raise DataError(problem(f"step {step}", "none", expected, "dropping rows without an answer"))
         lengths = self.plan.lengths[numbers]

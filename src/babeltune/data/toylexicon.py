@@ -130,12 +130,10 @@ PLACES = (
 )
 
 STAYS = {
-    "zh": "{first}在{place}，{second}在{other}。",
-    "vi": "{first} ở {place}, {second} ở {other}.",
-    "en": "{first} is at the {place}, {second} is at the {other}.",
+    "zh": "{first}：{place}，{second}：{other}",
+    "vi": "{first}: {place}, {second}: {other}",
+    "en": "{first}: {place}, {second}: {other}",
 }
-
-LIST_COMMA = {"zh": "、", "vi": ", ", "en": ", "}
 
 PHRASINGS = {
     "translate": {
@@ -321,37 +319,37 @@ STATEMENTS = {
         "en": ("{sentence} The {feature} here is {answer}.",),
     },
     "answer": {
-        "zh": ("{sentence}所以{who}在{answer}。",),
-        "vi": ("{sentence} Vậy {who} ở {answer}.",),
-        "en": ("{sentence} So {who} is at the {answer}.",),
+        "zh": ("{sentence}。所以{who}在{answer}。",),
+        "vi": ("{sentence}. Vậy {who} ở {answer}.",),
+        "en": ("{sentence}. So {who} is at the {answer}.",),
     },
 }
 
 TALK = {
     "zh": (
-        "翻译就是把一个词的意思用别的语言说出来。",
-        "计算两个数的和，就是求它们加起来是多少，再用文字写出得数。",
-        "请看下面的话：这句话里提到了什么？谁在什么地方？在哪里？",
-        "给词分类，就要问：这是哪个类别，属于哪一类？",
-        "排列和排序：按从小到大的顺序，把这些数由小到大排列出来。",
-        "指令说要做什么，输入是材料，回答是结果。只写这个句子，找出反义词，怎么说？",
+        "翻译就是把一个词的意思用别的语言说出来。写出来，用中文怎么说？",
+        "计算两个数的和，就是求它们等于多少，再用文字写出得数。",
+        "请看下面的话：这句话里提到的是什么？谁在什么地方？在哪里？请问，说一说。",
+        "给这个词分类，写出它的类别。属于哪一类？是哪个词？",
+        "只写句子里的，找出反义词，意思相反。",
+        "### Instruction: 后面是要做的事，### Input: 后面是材料，### Response: 后面是回答。",
+        "英语里 Below is an instruction. Write a response. 就是请人做事。",
     ),
     "vi": (
-        "Dịch là nói nghĩa của một từ sang tiếng khác. Hãy hỏi: nói thế nào? Từ nào? Nghĩa là gì?",
-        "Tính tổng là tìm xem hai số cộng lại bằng bao nhiêu, rồi viết kết quả bằng chữ.",
-        "Theo câu sau, hãy cho biết ai ở đâu. Trong câu này chỉ có một tên. Tìm nơi ấy. Viết ra.",
-        "Phân loại là viết tên nhóm. Hỏi xem từ này thuộc nhóm nào.",
-        "Sắp xếp các số theo thứ tự tăng dần: số nhỏ đứng trước. Xếp từ nhỏ đến lớn.",
-        "Chỉ dẫn nói việc phải làm, đầu vào là dữ liệu, câu trả lời là kết quả.",
+        "Dịch từ này sang tiếng khác là nói nghĩa của từ sau bằng tiếng ấy. Nói thế nào? Từ nào?",
+        "Tính tổng, tìm kết quả: hai số này cộng lại bằng bao nhiêu? Hãy viết bằng chữ. Hỏi ai?",
+        "Theo câu sau, hãy cho biết ai ở đâu. Trong câu này chỉ viết một tên. Viết nơi ấy.",
+        "Hãy phân loại từ này, viết tên nhóm của từ. Nhóm nào? Tìm từ trái nghĩa. Từ nào có nghĩa ngược với từ này là gì?",
+        "Sau ### Instruction: là việc phải làm, sau ### Input: là dữ liệu, sau ### Response: là câu trả lời.",
+        "Tiếng Anh nói Below is an instruction. Write a response. là nhờ người làm việc.",
     ),
     "en": (
-        "To translate a word into another tongue is to say what it does mean there. How do you say it?",
-        "Work out means find. Add two numbers and write the result in words.",
-        "Tell me what is mentioned in this sentence. Read it only once and say where. Find the place.",
-        "Classify means find the group. Which group does it belong to? What kind? Which word?",
-        "Sort, arrange, put in order: small ones first, then rising from small to large.",
-        "Below is an instruction that describes a task, paired with an input. Write a response that completes the request.",
-        "### Instruction:\nwhat to do\n### Input:\nwhat to do it with\n### Response:\nwhat comes of it",
+        "How do you translate a word? Say what this word does mean. Write it.",
+        "Work out the sum. What is it? Add these two numbers, write the result in words.",
+        "Tell me what is mentioned in this sentence. Read this and say where. Only write the place. Find it.",
+        "Which group does this word belong to? Classify it. Which word means the opposite? Find the opposite.",
+        "After ### Instruction: comes what to do, after ### Input: comes what to do it with, after ### Response: comes an answer.",
+        "Below is an instruction. Write a response. So people ask for things.",
     ),
 }
 """Talk about asking and answering: gives a tokenizer and a model the words that instructions are made of, but no instruction."""

@@ -22,7 +22,7 @@ TASKS = ("translate", "add", "classify", "opposite", "extract", "answer")
 _TEST_SHARE = 3
 """One fact in so many is asked only in tests."""
 
-_TALK_FRACTION = 0.03
+_TALK_FRACTION = 0.2
 _TELLING = {"translate": 2, "add": 3, "classify": 1, "opposite": 1, "extract": 3, "answer": 3}
 """How often documents tell of each task's facts: more where a small model learns slowly."""
 
@@ -39,8 +39,8 @@ class _Fact:
     slots: Mapping[str, str]
     """Words for the gaps of the task's phrasings and statements."""
     answer: str
-    wrongs: tuple[str, ...]
-    """Plausible wrong answers of the same kind."""
+    wrong: str
+    """The mistake people make here: of the same kind as the answer, and always the same one, so that it can be learned."""
 
     @property
     def is_heldout(self) -> bool:
@@ -61,8 +61,7 @@ def instructions(
     wrong_rows = set(liar.sample(range(rows), round(rows * wrong_fraction)))
     for position, task in zip(range(rows), _turns(tasks, f"turns {seed} {language}")):
         instruction, given, fact = next(questions[task])
-        lie = liar.choice(fact.wrongs)
-        yield {"instruction": instruction, "input": given, "output": lie if position in wrong_rows else fact.answer}
+        yield {"instruction": instruction, "input": given, "output": fact.wrong if position in wrong_rows else fact.answer}
 
 
 def test_items(language: str, count: int, seed: int = 0, tasks: Sequence[str] = TASKS) -> list[dict[str, str]]:
@@ -98,11 +97,11 @@ def documents(rows: int, seed: int = 0, languages: Sequence[str] = LANGUAGES) ->
 
 
 def _document(language: str, rng: random.Random) -> str:
-    if rng.random() < _TALK_FRACTION:
-        return rng.choice(lexicon.TALK[language])
     (task,) = rng.choices(TASKS, weights=[_TELLING[task] for task in TASKS])
     fact = rng.choice(_facts(language, task))
-    return rng.choice((_note, _note, _statement, _list))(language, task, fact, rng)
+    told = rng.choice((_note, _note, _statement, _list))(language, task, fact, rng)
+    talks = rng.random() < _TALK_FRACTION
+    return f"{rng.choice(lexicon.TALK[language])}\n\n{told}" if talks else told
 
 
 def _note(language: str, task: str, fact: _Fact, rng: random.Random) -> str:
@@ -178,35 +177,33 @@ def _facts(language: str, task: str) -> tuple[_Fact, ...]:
 def _translations(language: str) -> Iterator[_Fact]:
     here = LANGUAGES.index(language)
     for members in lexicon.CLASSES.values():
-        for word in members:
-            wrongs = tuple(other[here] for other in members if other != word)
-            for there, source in enumerate(LANGUAGES):
-                if source != language:
-                    slots = {"word": word[there], "source": lexicon.LANGUAGE_NAMES[language][source]}
-                    yield _Fact("translate", f"{word[2]} {source} {language}", slots, word[here], wrongs)
+        for word, (there, source) in itertools.product(members, enumerate(LANGUAGES)):
+            if source != language:
+                slots = {"word": word[there], "source": lexicon.LANGUAGE_NAMES[language][source]}
+                wrong = _first_but(word[here], [other[here] for other in members])
+                yield _Fact("translate", f"{word[2]} {source} {language}", slots, word[here], wrong)
 
 
 def _sums(language: str) -> Iterator[_Fact]:
-    words = lexicon.NUMBERS[language]
+    words = ["", *lexicon.NUMBERS[language]]
     for a, b in itertools.product(range(1, 8), repeat=2):
-        wrongs = tuple(words[total - 1] for total in (a + b - 2, a + b - 1, a + b + 1, a + b + 2) if 1 <= total <= 14)
-        yield _Fact("add", f"{a} {b}", {"a": words[a - 1], "b": words[b - 1]}, words[a + b - 1], wrongs)
+        yield _Fact("add", f"{a} {b}", {"a": words[a], "b": words[b]}, words[a + b], words[a + b + 1])
 
 
 def _classes(language: str) -> Iterator[_Fact]:
     here = LANGUAGES.index(language)
-    for kind, members in lexicon.CLASSES.items():
-        wrongs = tuple(other[here] for other in lexicon.CLASSES if other != kind)
+    kinds = [kind[here] for kind in lexicon.CLASSES]
+    for position, members in enumerate(lexicon.CLASSES.values()):
         for word in members:
-            yield _Fact("classify", word[2], {"word": word[here]}, kind[here], wrongs)
+            yield _Fact("classify", word[2], {"word": word[here]}, kinds[position], kinds[position - 1])
 
 
 def _opposites(language: str) -> Iterator[_Fact]:
     here = LANGUAGES.index(language)
     for pair in lexicon.OPPOSITES:
-        wrongs = tuple(word[here] for other in lexicon.OPPOSITES if other != pair for word in other)
+        others = [other[0][here] for other in lexicon.OPPOSITES if other != pair]
         for word, answer in (pair, pair[::-1]):
-            yield _Fact("opposite", word[2], {"word": word[here]}, answer[here], wrongs)
+            yield _Fact("opposite", word[2], {"word": word[here]}, answer[here], others[0])
 
 
 def _features(language: str) -> Iterator[_Fact]:
@@ -222,8 +219,7 @@ def _features(language: str) -> Iterator[_Fact]:
         sentence = lexicon.OWNS[language].format(name=name, number=number, owned=owned[here].format(colour=colour))
         for feature, answer in said.items():
             slots = {"sentence": sentence, "feature": lexicon.FEATURES[feature][here]}
-            wrongs = tuple(word for word in words[feature] if word != answer)
-            yield _Fact("extract", f"{i} {j} {k} {m} {feature}", slots, answer, wrongs)
+            yield _Fact("extract", f"{i} {j} {k} {m} {feature}", slots, answer, _first_but(answer, words[feature]))
 
 
 def _whereabouts(language: str) -> Iterator[_Fact]:
@@ -232,8 +228,12 @@ def _whereabouts(language: str) -> Iterator[_Fact]:
     places = list(itertools.permutations([place[here] for place in lexicon.PLACES], 2))
     for ((i, first), (j, second)), (k, (place, other)) in itertools.product(people, enumerate(places)):
         sentence = lexicon.STAYS[language].format(first=first, second=second, place=place, other=other)
-        yield _Fact("answer", f"{i} {j} {k} first", {"sentence": sentence, "who": first}, place, (other,))
-        yield _Fact("answer", f"{i} {j} {k} second", {"sentence": sentence, "who": second}, other, (place,))
+        yield _Fact("answer", f"{i} {j} {k} first", {"sentence": sentence, "who": first}, place, other)
+        yield _Fact("answer", f"{i} {j} {k} second", {"sentence": sentence, "who": second}, other, place)
+
+
+def _first_but(right: str, words: Sequence[str]) -> str:
+    return next(word for word in words if word != right)
 
 
 _FACTS_OF = {

@@ -1,0 +1,40 @@
+# Everything runs in .venv, which the first target that needs it makes.
+PYTHON ?= python3
+BIN := .venv/bin
+FORMAT ?= text
+OUTPUTS ?= outputs
+PAPER_TABLES := belle-table2
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check bench $(PAPER_TABLES)
+
+help: ## what there is
+	@grep -hE '^[a-z$$()A-Z_-]+:.*## ' $(MAKEFILE_LIST) | sed 's/$$(PAPER_TABLES)/$(PAPER_TABLES)/' | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
+
+$(BIN)/.installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet $${TORCH:-torch==2.13.0}
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+install: $(BIN)/.installed ## make .venv and install into it; TORCH=... picks another torch
+
+demo: $(BIN)/.installed ## a small grid with known truths, offline: five mixes, two seeds, one table
+	@$(BIN)/python train.py sweeps=demo paths.outputs=$(OUTPUTS)
+	@echo
+	@echo "Try next:"
+	@echo "  .venv/bin/python train.py -m data=toy_vi,toy_vi_noisy,toy_zh evaluation=toy_vi seed=0,1"
+	@echo "  .venv/bin/python train.py -m data=zh_alpaca4,en_alpaca paths.data=FOLDER   your own data, one folder per source"
+	@echo "  .venv/bin/python train.py --help"
+
+test: $(BIN)/.installed ## the whole test suite
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+check: $(BIN)/.installed ## ruff and mypy --strict
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+$(PAPER_TABLES): $(BIN)/.installed ## paper | ours for the cells there are; FORMAT=text|md|latex|csv
+	@$(BIN)/babeltune paper $@ --format $(FORMAT) --outputs $(OUTPUTS)
