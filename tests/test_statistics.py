@@ -192,13 +192,18 @@ def test_the_noise_of_single_items_is_not_counted_twice() -> None:
     assert found.effect < 0.4
 
 
-def test_a_difference_turned_round_is_its_mirror_image() -> None:
-    cells = table(np.random.default_rng(11), "graded", 50, 2, 2.0, (3.0, 0.0))
-    there, back = paired_difference(cells[0], cells[1]), paired_difference(cells[1], cells[0])
-    assert there is not None
-    assert back is not None
-    assert (back.interval.low, back.interval.high) == pytest.approx((-there.interval.high, -there.interval.low))
-    assert back.p_value == pytest.approx(there.p_value)
+def test_seeds_that_show_no_effect_leave_the_items_their_own_degrees_of_freedom() -> None:
+    rng = np.random.default_rng(13)
+    found = paired_difference(rng.normal(size=(2, 40)), rng.normal(size=(2, 40)), SeedVariance(0.9, 1.0, 3, 117))
+    assert found is not None
+    assert found.degrees_of_freedom == pytest.approx(39)
+
+
+def test_a_seed_effect_just_above_its_noise_keeps_a_degree_of_freedom() -> None:
+    found = paired_difference([[3.0, 3.0]], [[0.0, 0.0]], SeedVariance(1.0001, 1.0, 2, 2))
+    assert found is not None
+    assert found.degrees_of_freedom == 2
+    assert found.interval.high - found.interval.low < 1
 
 
 def test_cells_are_aligned_over_the_items_that_every_run_has_scored() -> None:
@@ -278,8 +283,7 @@ def test_values_that_are_not_finite_are_refused() -> None:
     with pytest.raises(EvalError) as caught:
         mean_interval([[1.0, math.nan]])
     assert str(caught.value) == (
-        "statistics: got values that are not finite; expected scored items only; "
-        "try leaving out what could not be scored"
+        "statistics: got values that are not finite; expected scored items only; try leaving out what could not be scored"
     )
 
 
@@ -297,6 +301,14 @@ def test_the_bootstrap_equals_scipy_on_paired_samples(method: Literal["BCa", "pe
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
     assert found == paired_bootstrap(a, b, 2000, seed=5, method=method)
     assert found != paired_bootstrap(a, b, 2000, seed=6, method=method)
+
+
+def test_the_percentile_interval_stands_in_where_bca_is_undefined() -> None:
+    a, b = [1.0, 2.0, 3.0, 4.0, 5.0], [0.0] * 5
+    # All resampled means on one side of the mean: the correction of BCa is infinite.
+    found = paired_bootstrap(a, b, resamples=1, seed=0)
+    assert found is not None
+    assert found == paired_bootstrap(a, b, resamples=1, seed=0, method="percentile")
 
 
 @given(st.integers(0, 60), st.integers(0, 60))

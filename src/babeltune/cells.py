@@ -5,15 +5,16 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from babeltune import config as configs
 from babeltune import identity
-from babeltune.data import sources, templates
-from babeltune.errors import ConfigError, ModelError, problem
+from babeltune.data import sources, templates, toyworld
+from babeltune.errors import ConfigError, ModelError, nearest, problem
+from babeltune.evaluation.metrics import METRICS
 from babeltune.options import ModelConfig, RunConfig
 from babeltune.results import read_evaluation, read_json
 
@@ -40,13 +41,65 @@ class Cell:
         return self.is_trained and read_evaluation(self.folder, self.evaluation) is not None
 
 
+def check(config: RunConfig) -> None:
+    """Refuse what only the parts of the product know to be wrong: words of theirs, and lengths beyond the model's.
+
+    Raises one ConfigError with every problem.
+    """
+    problems = [*_unknown_words(config), *_too_long(config)]
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+def _unknown_words(config: RunConfig) -> Iterator[str]:
+    template = config.template.name
+    known = [*templates.TEMPLATES, "chat"]
+    if template not in known:
+        yield problem("template.name", repr(template), f"one of {', '.join(known)}", f"template={nearest(template, known, 1)}")
+    for metric in config.evaluation.metrics:
+        if metric not in METRICS:
+            words = f"some of {', '.join(METRICS)}"
+            yield problem("evaluation.metrics", repr(metric), words, f"evaluation.metrics=[{nearest(metric, METRICS, 1)}]")
+    asked = {f"data.sources.{name}.toy.language": one.toy.language for name, one in config.data.sources.items() if one.toy}
+    spoken = list(toyworld.LANGUAGES)
+    if config.evaluation.kind == "toy":
+        asked |= {f"evaluation.languages[{place}]": language for place, language in enumerate(config.evaluation.languages)}
+    for where, language in asked.items():
+        if language is not None and language not in spoken:
+            yield problem(where, repr(language), f"one of {', '.join(spoken)}", nearest(language, spoken))
+
+
+def _too_long(config: RunConfig) -> Iterator[str]:
+    context = _context(config)
+    if context is None:
+        return
+    for where, tokens in {
+        "data.max_tokens": config.data.max_tokens,
+        "decoding.max_new_tokens": config.decoding.max_new_tokens + 1 if config.evaluation.kind != "none" else 0,
+    }.items():
+        if tokens > context:
+            room = f"at most the {context} tokens that {config.model.name} reads at once"
+            yield problem(where, tokens if where == "data.max_tokens" else tokens - 1, room, f"{where}={context // 2}")
+
+
+def _context(config: RunConfig) -> int | None:
+    """The tokens a model reads at once, where that is known without a download."""
+    parent = parent_config(config)
+    if parent is not None:
+        return _context(parent)
+    keys = config.model.fresh
+    place = Path(config.model.path or config.model.from_cell or "") / ("model" if config.model.from_cell else "") / "config.json"
+    if keys is None and place.is_file():
+        keys = read_json(place)
+    found = next((keys[name] for name in ("max_position_embeddings", "n_positions") if name in keys), None) if keys else None
+    return found if isinstance(found, int) else None
+
+
 def cell_of(config: RunConfig) -> Cell:
     """The cell a config means. Reads data files to hash them; trains nothing."""
+    check(config)
     root, cache = Path(config.paths.data), cache_folder(config)
-    data = {
-        name: _digest(json.dumps(configs.dump(source)), root, cache)
-        for name, source in identity.used_sources(config).items()
-    }
+    data = {name: _digest(json.dumps(configs.dump(source)), root, cache) for name, source in identity.used_sources(config).items()}
     name = config.template.name
     template = name if name == "chat" else templates.digest(templates.choose(name))
     base, parent = _base(config)
@@ -96,7 +149,7 @@ def _composed(named: str) -> RunConfig:
 @functools.cache
 def _digest(source: str, root: Path, cache: Path) -> str:
     """Remembered within a process: the cells of a grid share their sources."""
-    return sources.digest(configs.build_source(json.loads(source)), root, cache=cache)
+    return sources.digest(configs.build_source(json.loads(source)), root, cache=cache / sources.DIGESTS)
 
 
 def _ancestors(config: RunConfig) -> list[Cell]:
@@ -111,15 +164,20 @@ def _base(config: RunConfig) -> tuple[str, Path | None]:
         parent = parent_config(config)
         if parent is not None:
             cell = cell_of(parent)
-            return cell.identity, cell.folder
+            return _with_tokenizer(cell.identity, config), cell.folder
         record = Path(model.from_cell) / "identity.json"
         if not record.exists():
             raise ModelError(problem(str(record), "no such file", "the folder of a cell", "model.from_cell=outputs/CELL"))
-        return str(read_json(record)["identity"]), Path(model.from_cell)
+        return _with_tokenizer(str(read_json(record)["identity"]), config), Path(model.from_cell)
     if model.fresh is not None:
         return identity.digest({"fresh": model.fresh, **_tokenizer(config)}), None
     assert model.path is not None
     return identity.digest({"path": _weights(model, cache_folder(config)), **_tokenizer(config)}), None
+
+
+def _with_tokenizer(base: str, config: RunConfig) -> str:
+    other = _tokenizer(config)
+    return identity.digest({"cell": base, **other}) if other else base
 
 
 def _tokenizer(config: RunConfig) -> dict[str, Any]:
@@ -127,7 +185,7 @@ def _tokenizer(config: RunConfig) -> dict[str, Any]:
     if model.tokenizer == "train":
         return {"tokenizer": "train", "vocabulary": model.vocabulary}
     if model.tokenizer is not None and Path(model.tokenizer).is_dir():
-        return {"tokenizer": sources.digest_files(_files(Path(model.tokenizer)), cache_folder(config))}
+        return {"tokenizer": sources.digest_files(_files(Path(model.tokenizer)), cache_folder(config) / sources.DIGESTS)}
     return {} if model.tokenizer is None else {"tokenizer": model.tokenizer}
 
 
@@ -136,7 +194,7 @@ def _weights(model: ModelConfig, cache: Path) -> str:
     assert model.path is not None
     path = Path(model.path)
     if path.is_dir():
-        return sources.digest_files(_files(path), cache)
+        return sources.digest_files(_files(path), cache / sources.DIGESTS)
     return f"{model.path}@{model.revision or 'main'}"
 
 

@@ -7,15 +7,16 @@ own spread pooled over the table.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from babeltune import statistics
-from babeltune.cells import Cell
+from babeltune.cells import cell_of
 from babeltune.config import dump
-from babeltune.errors import EvalError, problem
+from babeltune.errors import ConfigError, EvalError, nearest, problem
+from babeltune.identity import digest
 from babeltune.options import RunConfig
 from babeltune.records import Score
 from babeltune.results import RunResult, read_evaluation, read_json, read_result, write_json
@@ -24,10 +25,21 @@ from babeltune.tables import Table, number, render
 if TYPE_CHECKING:
     from babeltune.grid import Standing
 
-NAMED = {"data": "name", "model": "name", "evaluation": "name", "decoding": "name", "template": "name", "scale": "name"}
-"""Groups that a row is told apart by through one key."""
+NAMED = {
+    "data": "name",
+    "model": "name",
+    "decoding": "name",
+    "template": "name",
+    "adapter": "kind",
+    "precision": "kind",
+    "stage": "kind",
+    "judge": "kind",
+}
+"""Groups of which one key tells the option. What follows from it is not said again."""
 IGNORED = {"seed", "paths", "logger", "grid", "trainer", "evaluation", "scale"}
-"""What no row is told apart by."""
+"""What no row is told apart by: a grid is judged in one way, and the rest changes no number, or is noted below the table."""
+LOSS_DIGITS = 3
+"""Decimals of what is better when lower: losses differ in the third."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,26 +54,42 @@ class Row:
     results: tuple[RunResult, ...]
 
 
-def write_manifest(configs: Sequence[RunConfig], cells: Sequence[Cell]) -> Path:
+def check(configs: Sequence[RunConfig]) -> Iterator[str]:
+    """What keeps these configs from making one table, each as a sentence, before any of them runs."""
+    suites = {json.dumps(dump(config.evaluation), sort_keys=True): config.evaluation.name for config in configs}
+    if len(suites) > 1:
+        names = list(dict.fromkeys(suites.values()))
+        got = ", ".join(names) if len(names) > 1 else f"{len(suites)} forms of {names[0]}"
+        yield problem("evaluation", f"{got} in one grid", "one suite for all cells", f"evaluation={names[0]} for the whole grid")
+    outputs = list(dict.fromkeys(config.paths.outputs for config in configs))
+    if len(outputs) > 1:
+        yield problem("paths.outputs", ", ".join(outputs), "one folder for the whole grid", f"paths.outputs={outputs[0]}")
+    baseline = configs[0].grid.baseline
+    labels = list(dict.fromkeys(row_labels([dump(config) for config in configs])))
+    if baseline is not None and baseline not in labels:
+        yield problem("grid.baseline", repr(baseline), f"a row of the table ({', '.join(labels)})", nearest(baseline, labels, 1))
+
+
+def write_manifest(configs: Sequence[RunConfig]) -> Path:
     """Note which cells make this grid, so that its table can be printed again. Returns the note's path."""
     grid = configs[0].grid
-    wanted = [cell for cell in cells if any(cell.config is config for config in configs)]
-    labels = row_labels([dump(cell.config) for cell in wanted])
-    name = grid.name or "-".join(dict.fromkeys(config.data.name for config in configs))[:80]
+    labels = row_labels([dump(config) for config in configs])
+    noted: dict[tuple[Path, str], dict[str, Any]] = {}
+    for config, label in zip(configs, labels, strict=True):
+        cell = cell_of(config)
+        entry = {"folder": cell.folder.name, "evaluation": cell.evaluation, "label": label, "seed": config.seed}
+        noted.setdefault((cell.folder, cell.evaluation), entry)
+    name = grid.name or _name(configs, [entry["folder"] for entry in noted.values()])
     path = Path(configs[0].paths.outputs) / "grids" / f"{name}.json"
-    write_json(
-        path,
-        {
-            "name": name,
-            "title": grid.title,
-            "baseline": grid.baseline,
-            "cells": [
-                {"folder": cell.folder.name, "evaluation": cell.evaluation, "label": label, "seed": cell.config.seed}
-                for cell, label in zip(wanted, labels, strict=True)
-            ],
-        },
-    )
+    tree = {"name": name, "title": grid.title, "baseline": grid.baseline, "cells": list(noted.values())}
+    write_json(path, tree)
     return path
+
+
+def _name(configs: Sequence[RunConfig], folders: Sequence[Any]) -> str:
+    """A name for a grid that nobody named: its mixes, and four letters that tell apart grids of the same mixes."""
+    mixes = "-".join(dict.fromkeys(config.data.name for config in configs))[:60]
+    return f"{mixes}-{digest(sorted(folders))[:4]}"
 
 
 def row_labels(configs: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -70,30 +98,41 @@ def row_labels(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     >>> row_labels([{"data": {"name": "a"}, "seed": 0}, {"data": {"name": "b"}, "seed": 0}])
     ['a', 'b']
     """
-    flat = [_flat(config) for config in configs]
-    keys = [key for key in dict.fromkeys(key for one in flat for key in one) if len({json.dumps(one.get(key)) for one in flat}) > 1]
-    if not keys:
-        return [str(one.get("data", "run")) for one in flat]
-    return ["  ".join(_says(key, one.get(key)) for key in keys if one.get(key) is not None) for one in flat]
+    flat = [_flat({key: part for key, part in config.items() if key not in IGNORED}) for config in configs]
+    names = [f"{group}.{key}" for group, key in NAMED.items()]
+    keys = dict.fromkeys([*names, *(key for one in flat for key in one)])
+    varying = [key for key in keys if len({json.dumps(one.get(key)) for one in flat}) > 1]
+    said = [key for key in varying if key in names or not _follows(key, flat)]
+    if not said:
+        return [str(one.get("data.name", "run")) for one in flat]
+    return ["  ".join(_says(key, one[key]) for key in said if one.get(key) is not None) or "otherwise" for one in flat]
+
+
+def _follows(key: str, flat: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a key's value is the same wherever its group's option is."""
+    group = key.split(".")[0]
+    if group not in NAMED:
+        return False
+    values: dict[Any, set[str]] = {}
+    for one in flat:
+        values.setdefault(one.get(f"{group}.{NAMED[group]}"), set()).add(json.dumps(one.get(key)))
+    return all(len(found) == 1 for found in values.values())
 
 
 def _says(key: str, value: Any) -> str:
-    return str(value) if key in ("data", "model") else f"{key}={value}"
+    if key in ("data.name", "model.name"):
+        return str(value)
+    group, _, last = key.partition(".")
+    return f"{group if NAMED.get(group) == last else key}={value}"
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in tree.items():
-        if not prefix and key in IGNORED:
-            continue
-        if not prefix and key in NAMED and isinstance(value, Mapping):
-            found[key] = value.get(NAMED[key])
-            inner = {name: part for name, part in value.items() if key == "data" and name not in ("name", "title", "sources", "take", "quota")}
-            found |= _flat(inner, f"{key}.")
-        elif isinstance(value, Mapping):
+        if isinstance(value, Mapping) and value:
             found |= _flat(value, f"{prefix}{key}.")
-        else:
-            found[prefix + key] = value
+        elif not (prefix and key == "title"):
+            found[f"{prefix}{key}"] = value
     return found
 
 
@@ -114,60 +153,126 @@ def read_rows(manifest: Path) -> list[Row]:
 def table(manifest: Path) -> Table:
     """The grid's table: a row per mix; score, difference to the baseline with its interval, n, seeds, losses.
 
-    Raises EvalError when cells were measured in different ways.
+    Raises EvalError when cells were measured in different ways, ConfigError when the baseline is no row.
     """
     tree = read_json(manifest)
     rows = read_rows(manifest)
+    if tree["baseline"] is not None and tree["baseline"] not in [row.label for row in rows]:
+        labels = [row.label for row in rows]
+        where = f"the baseline of {manifest.stem}"
+        raise ConfigError(
+            problem(where, repr(tree["baseline"]), f"one of {', '.join(labels)}", nearest(tree["baseline"], labels, 1))
+        )
     judged = [row for row in rows if row.scores and any(row.scores)]
     title = tree["title"] or tree["name"]
     if not judged:
-        done = [[row.label, "trained, not judged" if row.results else "—"] for row in rows]
-        return Table(title, ("mix", "state"), tuple(map(tuple, done)), ())
+        state = [(row.label, "trained, not judged" if row.results else "—") for row in rows]
+        return Table(title, ("mix", "state"), tuple(state), ())
     main = next(iter(judged[0].scores[0]))
     _check_signatures(judged, main)
-    baseline = next((row for row in judged if row.label == tree["baseline"]), judged[0])
-    values = {row.label: matrix for row, matrix in zip(judged, statistics.aligned(*([run[main].items for run in row.scores] for row in judged)), strict=True)}
-    seeds = statistics.pooled_seed_variance(list(values.values()))
-    others = {row.label: statistics.paired_difference(values[row.label], values[baseline.label], seeds) for row in judged if row is not baseline}
-    adjusted = dict(zip(others, statistics.holm([one.p_value for one in others.values() if one is not None]), strict=False))
-    extra = [name for name in judged[0].scores[0] if name != main and ("/loss" in name or name.startswith(main)) and "_" in name.removeprefix(main)]
-    body = []
-    for row in rows:
-        if row.label not in values:
-            body.append((row.label, "—", "", "", "", "0", str(len(row.scores)), *("" for _ in extra)))
-            continue
-        own = values[row.label]
-        mean = statistics.mean_interval(own, seeds)
-        difference = others.get(row.label)
-        body.append(
-            (
-                row.label,
-                number(None if mean is None else mean.value),
-                "baseline" if row is baseline else number(difference and difference.interval.value, sign=True),
-                "" if difference is None else f"{number(difference.interval.low, sign=True)} … {number(difference.interval.high, sign=True)}",
-                "" if difference is None else verdict(difference, adjusted[row.label]),
-                str(own.shape[1]),
-                str(len(row.scores)),
-                *(number(_mean([run[name].value for run in row.scores if name in run])) for name in extra),
-            )
-        )
+    baseline = next((row for row in judged if row.label == (tree["baseline"] or rows[0].label)), judged[0])
+    compared = _compare(judged, main, baseline)
+    extra = _details(judged, main)
     columns = ("mix", main.split("/")[-1], "Δ", "95 % CI of Δ", "so", "n", "seeds", *(name.split("/")[-1] for name in extra))
-    return Table(title, columns, tuple(body), tuple(_notes(judged, main, baseline, seeds)))
+    body = tuple(_line(row, compared, extra) for row in rows)
+    return Table(title, columns, body, tuple(_notes(judged, main, compared, tree["baseline"])))
 
 
-def verdict(difference: statistics.Difference, p_value: float) -> str:
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """The judged rows of a table on the items they share, and each against the baseline."""
+
+    main: str
+    baseline: Row
+    values: Mapping[str, statistics.Floats]
+    """Label to seeds by items."""
+    seeds: statistics.SeedVariance | None
+    differences: Mapping[str, statistics.Difference]
+    p_values: Mapping[str, float]
+    """Adjusted for the table's other comparisons (Holm)."""
+    higher_is_better: bool
+    digits: int
+
+
+def _compare(judged: Sequence[Row], main: str, baseline: Row) -> Compared:
+    matrices = statistics.aligned(*([run[main].items for run in row.scores] for row in judged))
+    values = {row.label: matrix for row, matrix in zip(judged, matrices, strict=True)}
+    seeds = statistics.pooled_seed_variance(list(values.values()))
+    differences = {
+        label: found
+        for label, matrix in values.items()
+        if label != baseline.label and (found := statistics.paired_difference(matrix, values[baseline.label], seeds)) is not None
+    }
+    adjusted = statistics.holm([difference.p_value for difference in differences.values()])
+    better = judged[0].scores[0][main].higher_is_better
+    return Compared(
+        main=main,
+        baseline=baseline,
+        values=values,
+        seeds=seeds,
+        differences=differences,
+        p_values=dict(zip(differences, adjusted, strict=True)),
+        higher_is_better=better,
+        digits=1 if better else LOSS_DIGITS,
+    )
+
+
+def _details(judged: Sequence[Row], main: str) -> list[str]:
+    """The further columns: the score and the loss in each language; the whole loss where there is only one."""
+    suite = main.split("/")[0]
+    names = list(judged[0].scores[0])
+    by_language = [name for name in names if name.startswith(f"{main}_")]
+    losses = [name for name in names if name.startswith(f"{suite}/loss_")]
+    if len(by_language) < 2:
+        by_language, losses = [], [name for name in names if name == f"{suite}/loss"]
+    return [name for name in [*by_language, *losses] if name != main]
+
+
+def _line(row: Row, compared: Compared, extra: Sequence[str]) -> tuple[str, ...]:
+    if row.label not in compared.values:
+        return (row.label, "—", "", "", "", "0", str(len(row.scores)), *("" for _ in extra))
+    own, digits = compared.values[row.label], compared.digits
+    mean = statistics.mean_interval(own, compared.seeds)
+    difference = compared.differences.get(row.label)
+    delta, span, word = ("baseline" if row is compared.baseline else ""), "", ""
+    if difference is not None:
+        value, low, high = (
+            number(figure, sign=True, digits=digits)
+            for figure in (difference.interval.value, difference.interval.low, difference.interval.high)
+        )
+        delta, span = value, f"{low} … {high}"
+        word = verdict(difference, compared.p_values[row.label], compared.higher_is_better)
+    return (
+        row.label,
+        number(None if mean is None else mean.value, digits=digits),
+        delta,
+        span,
+        word,
+        str(own.shape[1]),
+        str(len(row.scores)),
+        *(_detail(row, name) for name in extra),
+    )
+
+
+def _detail(row: Row, name: str) -> str:
+    found = [run[name] for run in row.scores if name in run]
+    digits = 1 if all(score.higher_is_better for score in found) else LOSS_DIGITS
+    return number(_mean([score.value for score in found]), digits=digits)
+
+
+def verdict(difference: statistics.Difference, p_value: float, higher_is_better: bool = True) -> str:
     """What may be said of a difference once the table's other comparisons are allowed for (Holm)."""
     if p_value >= 0.05:
         return "not told apart"
-    return "better" if difference.interval.value > 0 else "worse"
+    return "better" if (difference.interval.value > 0) == higher_is_better else "worse"
 
 
 def summary(manifest: Path, standings: Sequence[Standing]) -> str:
     """What a grid prints when it ends: the table, and how to print it again."""
     folders = [standing.cell.folder for standing in standings if standing.state in ("done", "kept")]
-    where = f"folders: {folders[-1].parent}/" if len(folders) != 1 else f"folder: {folders[0]}"
     if not folders:
         return "no cell has finished"
+    where = f"folders: {folders[-1].parent}/" if len(folders) > 1 else f"folder: {folders[0]}"
     outputs = manifest.parents[1]
     again = f"again: babeltune table {manifest.stem}" + ("" if str(outputs) == "outputs" else f" --outputs {outputs}")
     return f"{render(table(manifest), 'text')}\n{where}   {again}"
@@ -177,19 +282,30 @@ def _check_signatures(rows: Sequence[Row], name: str) -> None:
     found = {run[name].signature for row in rows for run in row.scores if name in run}
     if len(found) != 1 or any(name not in run for row in rows for run in row.scores):
         raise EvalError(
-            problem("table", f"cells measured in {max(2, len(found))} different ways", "one suite and one metric for all rows", "evaluation=NAME for the whole grid")
+            problem(
+                "table",
+                f"cells measured in {max(2, len(found))} different ways",
+                "one suite and one metric for all rows",
+                "evaluation=NAME for the whole grid",
+            )
         )
 
 
-def _notes(rows: Sequence[Row], main: str, baseline: Row, seeds: statistics.SeedVariance | None) -> list[str]:
+def _notes(rows: Sequence[Row], main: str, compared: Compared, wanted: str | None) -> list[str]:
     score = rows[0].scores[0][main]
-    notes = [f"{main}: {score.signature}"]
+    notes = [f"{main}: {score.signature}" + ("" if score.higher_is_better else "; lower is better")]
+    if wanted is not None and compared.baseline.label != wanted:
+        notes.append(f"the baseline {wanted} has no result yet; {compared.baseline.label} stands in its place")
     unscored = sum(run[main].unscored for row in rows for run in row.scores)
     if unscored:
         notes.append(f"{unscored} items could not be scored and are in no mean")
-    floor = statistics.noise_floor(seeds, min(len(row.scores) for row in rows))
+    shared = next(iter(compared.values.values())).shape[1]
+    most = max(len(run[main].items) for row in rows for run in row.scores)
+    if shared < most:
+        notes.append(f"means are over the {shared} items that every cell has scored, of {most}")
+    floor = statistics.noise_floor(compared.seeds, min(len(row.scores) for row in rows))
     if floor is not None:
-        notes.append(f"seeds alone move a difference by up to {floor:.1f} (95 %)")
+        notes.append(f"seeds alone move a difference by up to {number(floor, digits=compared.digits)} (95 %)")
     else:
         notes.append("one seed each: intervals cover the choice of items, not that of seeds; add seed=0,1,2")
     labels = dict.fromkeys(label for row in rows for result in row.results for label in result.labels)

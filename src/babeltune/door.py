@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
-import re
 import sys
 import tempfile
-import typing
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from babeltune import config as configs
-from babeltune.errors import BabelTuneError, nearest, problem
-from babeltune.options import ALTERNATIVES, RunConfig
+from babeltune.errors import BabelTuneError, ConfigError
+from babeltune.options import RunConfig
 
 REFUSED = 2
 """Exit code when nothing was run because what was asked cannot be."""
@@ -31,27 +30,25 @@ def main(arguments: list[str]) -> int:
         return 0
     os.environ["HYDRA_FULL_ERROR"] = "1"  # lets Hydra's errors come here in place of being printed with their traces
     import hydra
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
 
     configs.register()
     outcome: list[int] = []
     enter = hydra.main(config_path=str(configs.CONF), config_name="train", version_base="1.3")(
-        lambda composed: outcome.append(run_grid([([], composed)]))
+        lambda composed: outcome.append(answer([([], composed)]))
     )
     sys.argv = [sys.argv[0], *arguments]
     try:
         with _scratch(), _hydra_returns():
             enter()
-    except BabelTuneError as error:
-        return refuse(str(error))
-    except (HydraException, OmegaConfBaseException) as error:
-        return refuse(explain(error))
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         return 130
     except _Finished as finished:
         return finished.code
+    except Exception as error:
+        if not _is_hydras(error):
+            raise
+        return refuse("\n".join(_diagnosed(arguments) or [" ".join(str(error).split())]))
     return max(outcome, default=0)
 
 
@@ -62,24 +59,31 @@ class _Finished(BaseException):
         self.code = code
 
 
+def launch(composed: Sequence[tuple[Sequence[str], Any]]) -> None:
+    """`answer` for Hydra's launcher."""
+    raise _Finished(answer(composed))
+
+
+def answer(composed: Sequence[tuple[Sequence[str], Any]]) -> int:
+    """`run_grid`, with what it refuses printed. Hydra adds words of its own to what is raised through it."""
+    try:
+        return run_grid(composed)
+    except BabelTuneError as error:
+        return refuse(str(error))
+
+
 def run_grid(composed: Sequence[tuple[Sequence[str], Any]]) -> int:
-    """Run one or many composed configs as cells of one grid and print their table. Returns the exit code."""
+    """Run one or many composed configs as cells of one grid and print their table. Returns the exit code.
+
+    Raises ConfigError with every problem of every cell before anything runs.
+    """
     from babeltune import comparison, grid
     from babeltune.cells import with_parents
 
-    wanted = []
-    problems: list[str] = []
-    for overrides, tree in composed:
-        try:
-            wanted.append(configs.load(tree))
-        except BabelTuneError as error:
-            named = " ".join(overrides)
-            problems += [f"{named}: {line}" if len(composed) > 1 else line for line in str(error).splitlines()]
-    if problems:
-        raise configs.ConfigError("\n".join(dict.fromkeys(problems)))
+    wanted = _checked(composed)
     cells = with_parents(wanted)
     standings = grid.run(cells, workers=wanted[0].grid.workers)
-    record = comparison.write_manifest(wanted, cells)
+    record = comparison.write_manifest(wanted)
     print(comparison.summary(record, standings))
     failed = [standing for standing in standings if standing.state != "done" and standing.state != "kept"]
     for standing in failed:
@@ -89,9 +93,24 @@ def run_grid(composed: Sequence[tuple[Sequence[str], Any]]) -> int:
     return FAILED if failed else 0
 
 
-def launch(composed: Sequence[tuple[Sequence[str], Any]]) -> None:
-    """`run_grid` for Hydra's launcher."""
-    raise _Finished(run_grid(composed))
+def _checked(composed: Sequence[tuple[Sequence[str], Any]]) -> list[RunConfig]:
+    """The cells' configs. Raises ConfigError with every problem of each, which is named by its overrides."""
+    from babeltune import cells, comparison
+
+    wanted = []
+    problems: list[str] = []
+    for overrides, tree in composed:
+        try:
+            config = configs.load(tree)
+            cells.check(config)
+            wanted.append(config)
+        except BabelTuneError as error:
+            cell = f"{' '.join(overrides)}: " if len(composed) > 1 else ""
+            problems += [f"{cell}{line}" for line in str(error).splitlines()]
+    problems = problems or list(comparison.check(wanted))
+    if problems:
+        raise ConfigError("\n".join(dict.fromkeys(problems)))
+    return wanted
 
 
 def refuse(text: str) -> int:
@@ -100,54 +119,46 @@ def refuse(text: str) -> int:
     return REFUSED
 
 
-def explain(error: Exception) -> str:
-    """Hydra's and OmegaConf's errors in the one shape of a message."""
-    from hydra.errors import MissingConfigException, OverrideParseException
-    from omegaconf.errors import OmegaConfBaseException
-
-    if isinstance(error, MissingConfigException) and error.options is not None:
-        group, _, name = str(error.missing_cfg_file).rpartition("/")
-        options = [option for option in error.options if not option.startswith("_")]
-        return problem(group, repr(name), f"one of the {len(options)} options in conf/{group}", nearest(name, options))
-    if isinstance(error, OverrideParseException):
-        return problem("command line", repr(error.override), "group=option or key=value", "python train.py --help")
-    cause = error.__cause__ or error.__context__ or error
-    words = str(error).splitlines()[0]
-    if (found := re.search(r"Could not override '(.+?)'", words)) is not None:
-        return _unknown(found[1])
-    if isinstance(cause, OmegaConfBaseException) and (found := re.search(r"override (\S+?)=(.*)", words)) is not None:
-        return problem(found[1], repr(found[2]), _wanted(str(cause)), "python train.py --help")
-    if (found := re.search(r"'?([\w./]+)'? ", words)) is not None and "Key" in str(cause):
-        return _unknown(str(getattr(cause, "full_key", "") or found[1]))
-    return problem("command line", " ".join(str(error).split())[:300], "a config that composes", "python train.py --help")
+def _is_hydras(error: BaseException) -> bool:
+    """Whether an error comes from composing, as opposed to a mistake of ours while cells run."""
+    trace = error.__traceback__
+    ours = False
+    while trace is not None:
+        ours = ours or trace.tb_frame.f_code is run_grid.__code__
+        trace = trace.tb_next
+    return not ours
 
 
-def _wanted(words: str) -> str:
-    found = re.search(r"could not be converted to (\w+)", words)
-    names = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}
-    if found is not None:
-        return names.get(found[1], f"a value of type {found[1]}")
-    found = re.search(r"valid values: \[(.+?)\]", words) or re.search(r"expected one of \[(.+?)\]", words)
-    return f"one of {found[1]}" if found else " ".join(words.split())[:160]
+def _diagnosed(arguments: Sequence[str]) -> list[str]:
+    """Everything that is wrong with a command line that Hydra refuses; of a grid, the values of each axis one by one."""
+    flags = [i for i, word in enumerate(arguments) if word.startswith("-")]
+    alone = ("-m", "--multirun", "--resolve", "-r", "--run")
+    skipped = {*flags, *(i + 1 for i in flags if arguments[i] not in alone and "=" not in arguments[i])}
+    overrides = [word for i, word in enumerate(arguments) if i not in skipped]
+    if not {"-m", "--multirun"} & set(arguments) and not any(word.startswith("sweeps=") for word in overrides):
+        return configs.problems_of(overrides)
+    cells = _expanded(overrides)
+    return list(dict.fromkeys(line for cell in cells for line in _named(cell, configs.problems_of(cell))))
 
 
-def _unknown(key: str) -> str:
-    """An unknown key, with the nearest there are at its level."""
-    path = key.lstrip("+~").split("@")[0].split(".")
-    known = _keys(path[:-1])
-    hint = nearest(path[-1], known) if known else "python train.py --cfg job"
-    where = ".".join(path[:-1])
-    options = f"a key of {where}" if where else "a config group or key"
-    return problem(key, "an unknown key", options, ".".join([where, hint]).lstrip("."))
+def _named(overrides: Sequence[str], problems: Sequence[str]) -> list[str]:
+    cell = " ".join(overrides)
+    return [f"{cell}: {line}" for line in problems]
 
 
-def _keys(path: list[str]) -> list[str]:
-    """The keys that a part of the config has."""
-    kinds: list[Any] = [RunConfig]
-    for name in path:
-        kinds = [hints[name] for kind in kinds if name in (hints := typing.get_type_hints(kind))]
-        kinds = [other for kind in kinds for other in [kind, *ALTERNATIVES.get(kind, {}).values()] if isinstance(kind, type)]
-    return [key for kind in kinds for key in typing.get_type_hints(kind)]
+def _expanded(overrides: Sequence[str]) -> list[list[str]]:
+    """The cells of a grid; what cannot be read stays as it is, to be refused by name."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import OverrideParseException
+
+    axes: list[list[str]] = []
+    for override in overrides:
+        axes.append([override])
+        with contextlib.suppress(OverrideParseException):
+            parsed = OverridesParser.create().parse_override(override)
+            if parsed.is_discrete_sweep():
+                axes[-1] = [f"{parsed.get_key_element()}={value}" for value in parsed.sweep_string_iterator()]
+    return [list(cell) for cell in itertools.product(*axes)]
 
 
 @contextlib.contextmanager

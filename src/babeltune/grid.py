@@ -209,7 +209,10 @@ def _start(cell: Cell, events: queue.Queue[tuple[Group, dict[str, Any]]]) -> Gro
     environment = os.environ | {"OMP_NUM_THREADS": str(cell.config.trainer.threads), "PYTHONUNBUFFERED": "1"}
     if number > 1:
         meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "NODE_RANK": "0"}
-        environments = [environment | meeting | {"LOCAL_RANK": str(rank), "RANK": str(rank), "WORLD_SIZE": str(number)} for rank in range(number)]
+        environments = [
+            environment | meeting | {"LOCAL_RANK": str(rank), "RANK": str(rank), "WORLD_SIZE": str(number)}
+            for rank in range(number)
+        ]
     else:
         environments = [environment]
     group = Group([_process(each) for each in environments], events, lasts=number == 1)

@@ -90,9 +90,10 @@ def evaluation_id(config: RunConfig, *, data: Mapping[str, str], template: str) 
 
 
 def folder(config: RunConfig, identity: str) -> Path:
-    """Where a cell lives: readable in front, exact at the end. Without a seed where none is used: one cell, not several."""
+    """Where a cell lives: readable in front, exact at the end. What has no effect is not in the name: one cell, not several."""
+    adapter = f"-{config.adapter.kind}" if config.data.sources else ""
     seed = f"-s{config.seed}" if uses_seed(config) else ""
-    return Path(config.paths.outputs) / f"{config.data.name}-{config.model.name}-{config.adapter.kind}{seed}-{identity[:8]}"
+    return Path(config.paths.outputs) / f"{config.data.name}-{config.model.name}{adapter}{seed}-{identity[:8]}"
 
 
 def uses_seed(config: RunConfig) -> bool:

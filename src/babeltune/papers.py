@@ -6,6 +6,9 @@ with what sets them apart from the paper's said below, and the command that make
 
 from __future__ import annotations
 
+import functools
+import itertools
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,18 +17,29 @@ from typing import Any
 import yaml
 
 from babeltune import statistics
-from babeltune.config import CONF
+from babeltune.config import CONF, compose, dump
 from babeltune.errors import ConfigError, nearest, problem
 from babeltune.help import first_comment
 from babeltune.results import RunResult, find_results
 from babeltune.tables import Table, number
 
+UNTOLD = ("seed", "paths", "logger", "grid", "trainer", "evaluation", "scale", "decoding")
+"""Groups in which a cell may differ from the recipe without being another way to train."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ours:
-    """The finished cells that stand for one row: one way of measuring, one scale, any seeds."""
+    """The finished cells that stand for one row: one way of training and measuring, any seeds."""
 
     results: tuple[RunResult, ...]
+    departures: tuple[str, ...]
+    """Keys in which they differ from the paper's recipe at their scale, each with its value."""
+    others: int
+    """Finished cells of the same model and mix that were trained or measured in other ways."""
+
+    @property
+    def scale(self) -> str:
+        return str(self.results[0].config["scale"]["name"])
 
     @property
     def name(self) -> str:
@@ -57,18 +71,39 @@ def table(name: str, outputs: Path) -> Table:
 
 
 def _ours(row: Mapping[str, Any], spec: Mapping[str, Any], finished: Sequence[RunResult]) -> Ours | None:
-    """The cells that match a row; of several scales the paper's own, else the one with the most seeds."""
-    if "data" not in row:
-        return None
-    matching = [result for result in finished if result.scores and _matches(result, row, spec)]
-    if not matching:
-        return None
-    ways: dict[tuple[str, ...], list[RunResult]] = {}
+    """The cells that match a row; of several ways the paper's scale first, then the nearest recipe, then the most seeds."""
+    matching = [result for result in finished if "data" in row and result.scores and _matches(result, row, spec)]
+    ways: dict[str, list[RunResult]] = {}
     for result in matching:
         score = next(iter(result.scores.values()))
-        ways.setdefault((result.config["scale"]["name"], score.signature, str(score.n)), []).append(result)
-    best = max(ways.items(), key=lambda way: (way[0][0] == "paper", len(way[1])))
-    return Ours(tuple(best[1]))
+        told = {key: part for key, part in result.config.items() if key not in ("seed", "paths", "logger", "grid", "trainer")}
+        ways.setdefault(json.dumps([told, score.name, score.signature, score.n], sort_keys=True), []).append(result)
+    found = [Ours(tuple(way), _departures(way[0].config, row, spec["recipe"]), len(matching) - len(way)) for way in ways.values()]
+    return max(found, key=lambda one: (one.scale == "paper", -len(one.departures), len(one.results)), default=None)
+
+
+def _departures(config: Mapping[str, Any], row: Mapping[str, Any], recipe: str) -> tuple[str, ...]:
+    """Where a finished cell was trained otherwise than the paper's recipe says, at the same scale."""
+    wanted = _flat(_recipe(recipe, row["model"], row["data"], config["scale"]["name"]))
+    own = _flat(config)
+    return tuple(f"{key}={value}" for key, value in own.items() if key in wanted and wanted[key] != value)
+
+
+@functools.cache
+def _recipe(recipe: str, model: str, data: str, scale: str) -> dict[str, Any]:
+    return dump(compose([*recipe.split(), f"model={model}", f"data={data}", f"scale={scale}"]))
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        if not prefix and key in UNTOLD:
+            continue
+        if isinstance(value, Mapping):
+            found |= _flat(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found
 
 
 def _matches(result: RunResult, row: Mapping[str, Any], spec: Mapping[str, Any]) -> bool:
@@ -76,8 +111,7 @@ def _matches(result: RunResult, row: Mapping[str, Any], spec: Mapping[str, Any])
 
 
 def _line(row: Mapping[str, Any], spec: Mapping[str, Any], ours: Ours | None) -> tuple[str, ...]:
-    known = {path.stem: _title(path) for axis in spec["axes"] for path in (CONF / axis).glob("*.yaml")}
-    said = [known.get(row.get(axis, ""), row.get(axis, "—")) for axis in spec["axes"]]
+    said = [_title(CONF / axis / f"{row[axis]}.yaml") if axis in row else "—" for axis in spec["axes"]]
     paper = f"{row['reported']:.3f}"
     if ours is None:
         return (row["factor"], *said, paper, "—", "", "", "", "")
@@ -86,8 +120,14 @@ def _line(row: Mapping[str, Any], spec: Mapping[str, Any], ours: Ours | None) ->
     assert mean is not None
     difference = "not comparable" if not _same_measure(spec, ours) else number(mean.value - row["reported"], sign=True, digits=3)
     return (
-        row["factor"], *said, paper, f"{number(mean.value)} {ours.name.split('/')[-1]}",
-        f"{number(mean.low)} … {number(mean.high)}", difference, str(mean.num_items), str(len(ours.results)),
+        row["factor"],
+        *said,
+        paper,
+        f"{number(mean.value)} {ours.name.split('/')[-1]}",
+        f"{number(mean.low)} … {number(mean.high)}",
+        difference,
+        str(mean.num_items),
+        str(len(ours.results)),
     )
 
 
@@ -96,6 +136,8 @@ def _same_measure(spec: Mapping[str, Any], ours: Ours) -> bool:
 
 
 def _title(path: Path) -> str:
+    if not path.exists():
+        return path.stem
     tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     return str(tree.get("title") or path.stem)
 
@@ -108,9 +150,15 @@ def _notes(spec: Mapping[str, Any], ours: Sequence[Ours | None]) -> list[str]:
     notes += _orderings(pairs)
     labels = dict.fromkeys(label for _, found in pairs for result in found.results for label in result.labels)
     notes += [f"read with care: {label}" for label in labels]
+    departures = dict.fromkeys(said for _, found in pairs for said in found.departures)
+    notes += [f"read with care: {said}, which is not the paper's recipe" for said in departures]
+    if any(found.others for _, found in pairs):
+        number_of = max(found.others for _, found in pairs)
+        notes.append(f"up to {number_of} more cells a row were trained or measured in other ways and are in no figure here")
     missing = [row for row, found in zip(spec["rows"], ours, strict=True) if found is None and "data" in row]
     if missing:
-        notes.append(f"missing: {len(missing)} of {sum('data' in row for row in spec['rows'])} rows. To make them:")
+        total = sum("data" in row for row in spec["rows"])
+        notes.append(f"missing: {len(missing)} of {total} rows. To make them (add scale=paper for the paper's own size):")
         notes += list(dict.fromkeys(f"  {_command(row, spec)}" for row in missing))
     return notes
 
@@ -125,8 +173,9 @@ def _command(row: Mapping[str, Any], spec: Mapping[str, Any]) -> str:
 def _orderings(pairs: Sequence[tuple[Mapping[str, Any], Ours]]) -> list[str]:
     """For neighbouring rows of one factor: does our difference point where the paper's does, and is it more than noise?"""
     found = []
-    for (first, ours_first), (second, ours_second) in zip(pairs, pairs[1:], strict=False):
-        if first["factor"] != second["factor"] or ours_first.name != ours_second.name:
+    for (first, ours_first), (second, ours_second) in itertools.pairwise(pairs):
+        alike = _measured(ours_first) == _measured(ours_second) and ours_first.scale == ours_second.scale
+        if first["factor"] != second["factor"] or not alike:
             continue
         a, b = statistics.aligned(ours_second.items, ours_first.items)
         difference = statistics.paired_difference(a, b)
@@ -137,9 +186,19 @@ def _orderings(pairs: Sequence[tuple[Mapping[str, Any], Ours]]) -> list[str]:
         if difference.p_value >= 0.05:
             word = "not told apart here"
         else:
-            word = "the same order here" if (own.value > 0) == (paper > 0) else "the opposite order here"
+            better = ours_first.results[0].scores[ours_first.name].higher_is_better
+            word = "the same order here" if ((own.value > 0) == better) == (paper > 0) else "the opposite order here"
         found.append(
-            f"{second['data']} against {first['data']}: paper {number(paper, sign=True, digits=3)}, "
+            f"{_said(second, first)} against {_said(first, second)}: paper {number(paper, sign=True, digits=3)}, "
             f"ours {number(own.value, sign=True)} ({number(own.low, sign=True)} … {number(own.high, sign=True)}): {word}"
         )
     return found
+
+
+def _measured(ours: Ours) -> tuple[str, str]:
+    return ours.name, ours.results[0].scores[ours.name].signature
+
+
+def _said(row: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    """A row by what sets it apart from the other."""
+    return str(row["data"] if row["data"] != other["data"] else row["model"])

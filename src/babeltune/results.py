@@ -1,15 +1,15 @@
 """A cell's folder: what is in it, who holds it, and how it is written so that half a result never exists.
 
-    config.yaml      what was asked, frozen
-    identity.json    what the cell's hash is made of
-    ledger.json      what really went in
-    metrics.jsonl    every logged number, line by line: the truth that W&B mirrors
-    checkpoints/     where training can go on from
-    adapter/         what was trained (`model/` when every weight was)
-    trained.json     written last by training: facts about it
-    evaluations/ID/  replies.jsonl and scores.json, one folder for each way of judging
-    result.json      everything a table needs
-    train.log        what the libraries had to say
+config.yaml      what was asked, frozen
+identity.json    what the cell's hash is made of
+ledger.json      what really went in
+metrics.jsonl    every logged number, line by line: the truth that W&B mirrors
+checkpoints/     where training can go on from
+adapter/         what was trained (`model/` when every weight was)
+trained.json     written last by training: facts about it
+evaluations/ID/  replies.jsonl and scores.json, one folder for each way of judging
+result.json      everything a table needs
+train.log        what the libraries had to say
 """
 
 from __future__ import annotations
@@ -17,18 +17,23 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import importlib.metadata
 import json
+import logging
 import os
 import shutil
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from babeltune.errors import OutputError, problem
+from babeltune.options import RunConfig
 from babeltune.records import MixLedger, Reply, Score
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +130,17 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+    """What a file of ours holds. Raises OutputError when it is not there or is no JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise damaged(path, error) from error
+
+
+def damaged(path: Path, error: Exception) -> OutputError:
+    """The sentence for a file that babeltune did not write like that."""
+    got = "no such file" if isinstance(error, FileNotFoundError) else f"a damaged file ({type(error).__name__}: {error})"
+    return OutputError(problem(str(path), got, "a file that babeltune wrote", f"deleting {path.parent} and running the cell again"))
 
 
 def write_replies(path: Path, replies: list[Reply]) -> None:
@@ -133,7 +148,10 @@ def write_replies(path: Path, replies: list[Reply]) -> None:
 
 
 def read_replies(path: Path) -> list[Reply]:
-    return [Reply(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+    try:
+        return [Reply(**json.loads(line)) for line in path.read_text(encoding="utf-8").split("\n") if line]
+    except (OSError, ValueError, TypeError) as error:
+        raise damaged(path, error) from error
 
 
 def write_ledger(path: Path, ledger: MixLedger) -> None:
@@ -150,8 +168,10 @@ def read_result(folder: Path) -> RunResult | None:
     if not path.exists():
         return None
     tree = read_json(path)
-    scores = {name: Score(**score) for name, score in tree.pop("scores").items()}
-    return RunResult(scores=scores, **(tree | {"labels": tuple(tree["labels"])}))
+    try:
+        return RunResult(**(tree | {"scores": _scores(tree["scores"]), "labels": tuple(tree["labels"])}))
+    except (TypeError, KeyError, AttributeError) as error:
+        raise damaged(path, error) from error
 
 
 def read_evaluation(folder: Path, evaluation: str) -> dict[str, Score] | None:
@@ -159,13 +179,40 @@ def read_evaluation(folder: Path, evaluation: str) -> dict[str, Score] | None:
     path = folder / "evaluations" / evaluation[:8] / "scores.json"
     if not path.exists():
         return None
-    return {name: Score(**score) for name, score in read_json(path).items()}
+    try:
+        return _scores(read_json(path))
+    except (TypeError, AttributeError) as error:
+        raise damaged(path, error) from error
+
+
+def _scores(tree: Mapping[str, Any]) -> dict[str, Score]:
+    return {name: Score(**score) for name, score in tree.items()}
+
+
+def labels(config: RunConfig, standins: Sequence[str]) -> tuple[str, ...]:
+    """What a reader must know before comparing a cell with a paper. `standins` are the ledger's."""
+    said = []
+    if config.scale.name != "paper":
+        said.append(f"scale={config.scale.name}")
+    if config.scale.standins and config.model.standin:
+        said.append(f"{config.model.standin} in place of {config.model.name}")
+    return (*said, *standins)
+
+
+def versions() -> dict[str, str]:
+    """What computed the numbers."""
+    names = ("babeltune", "torch", "lightning", "transformers", "peft", "datasets", "sacrebleu")
+    return {name: importlib.metadata.version(name) for name in names}
 
 
 def find_results(outputs: Path) -> Iterator[RunResult]:
-    """Every finished cell below a folder, in the order of their names."""
+    """Every finished cell below a folder, in the order of their names. What is damaged is left out, and the log says so."""
     for path in sorted(outputs.glob("*/result.json")):
-        result = read_result(path.parent)
+        try:
+            result = read_result(path.parent)
+        except OutputError as error:
+            log.warning("left out: %s", error)
+            continue
         if result is not None:
             yield result
 

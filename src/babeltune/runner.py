@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
+import dataclasses
 import logging
 import os
 import random
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -29,8 +28,9 @@ from babeltune.modeling.loss import check_exact
 from babeltune.modeling.vocabulary import train_tokenizer
 from babeltune.options import Accelerator, NoAdapter, RunConfig
 from babeltune.records import Conversation, MixLedger, Score
-from babeltune.results import RunResult, publish_folder
+from babeltune.results import RunResult
 from babeltune.training import fitting
+from babeltune.training.fitting import Trained
 from babeltune.training.tracking import Tracker
 
 log = logging.getLogger(__name__)
@@ -51,24 +51,17 @@ def run(cell: Cell | RunConfig, tell: Tell = lambda event, **facts: None) -> Run
     """
     if isinstance(cell, RunConfig):
         cell = cell_of(cell)
-    with results.lock(cell.folder) if _rank() == 0 else contextlib.nullcontext():
+    with _held(cell), _tracker(cell) as tracker:
         settle(cell)
         tokenizer = _tokenizer(cell)
         way = preparing.writing(cell.config, tokenizer)
-        tracker = _tracker(cell)
-        try:
-            if not cell.is_trained:
-                train(cell, tokenizer, way, tracker, tell)
-            fitting.end_process_group()
-            if _rank() != 0:
-                raise SystemExit(0)
-            scores = judge(cell, tokenizer, way, tracker, tell)
-            result = conclude(cell, scores, tracker)
-        except BaseException:
-            tracker.close(1)
-            raise
-        tracker.close()
-        return result
+        if not cell.is_trained:
+            train(cell, tokenizer, way, tracker, tell)
+        fitting.end_process_group()
+        if _rank() != 0:
+            raise SystemExit(0)  # training was shared; what is left is for the first process
+        scores = judge(cell, tokenizer, way, tracker, tell)
+        return conclude(cell, scores, tracker)
 
 
 def settle(cell: Cell) -> None:
@@ -77,7 +70,7 @@ def settle(cell: Cell) -> None:
 
     torch.set_num_threads(cell.config.trainer.threads)
     torch.manual_seed(cell.config.seed)
-    np.random.seed(cell.config.seed % 2**32)  # noqa: NPY002 libraries that draw from the global generator
+    np.random.seed(cell.config.seed % 2**32)
     random.seed(cell.config.seed)
     if _rank() == 0:
         results.write_text(cell.folder / "config.yaml", yaml.safe_dump(dump(cell.config), sort_keys=False, allow_unicode=True))
@@ -96,32 +89,26 @@ def train(cell: Cell, tokenizer: Any, way: Writing, tracker: Tracker, tell: Tell
     check_exact(base)
     model = adapters.attach(base, config)
     counts = adapters.audit(model, config)
-    examples = Examples([(store, store.pool[taken.indices]) for store, taken in mixed.parts])
-    _open(cell, mixed, counts)
     if _rank() == 0:
+        _open(cell, mixed, counts)
         results.write_ledger(cell.folder / "ledger.json", mixed.ledger)
     try:
         done = fitting.fit(
-            model, examples, [taken.source for _, taken in mixed.parts], config,
-            pad_id=_pad(tokenizer), folder=cell.folder, identity=cell.identity, tracker=tracker, tell=tell,
+            model,
+            Examples([(store, store.pool[taken.indices]) for store, taken in mixed.parts]),
+            [taken.source for _, taken in mixed.parts],
+            config,
+            pad_id=_pad(tokenizer),
+            folder=cell.folder,
+            identity=cell.identity,
+            tracker=tracker,
+            tell=tell,
         )
     except fitting.Stopped as stop:
         raise Preempted(str(stop)) from stop
     if done.is_first_rank:
         adapters.save(model, tokenizer, cell.folder, config)
-        facts = {
-            "steps": done.steps,
-            "resumed_at": done.first_step,
-            "seconds": round(done.seconds, 2),
-            "first_loss": done.losses[0] if done.losses and done.first_step == 0 else None,
-            "last_loss": done.losses[-1] if done.losses else None,
-            "tokens": done.tokens,
-            "tokens_per_second": round(done.tokens / done.seconds, 1),
-            "parameters": counts,
-            "devices": config.trainer.devices,
-            "trainer": config.trainer.name,
-            "ledger": asdict(mixed.ledger),
-        }
+        facts = _facts(done, config) | {"parameters": counts, "ledger": asdict(mixed.ledger)}
         results.write_json(cell.folder / "trained.json", facts)
 
 
@@ -149,40 +136,45 @@ def judge(cell: Cell, tokenizer: Any, way: Writing, tracker: Tracker, tell: Tell
 def conclude(cell: Cell, scores: dict[str, Score], tracker: Tracker) -> RunResult:
     """Put everything that a table needs into `result.json`, and mirror it."""
     facts = results.read_json(cell.folder / "trained.json")
+    ledger = facts.pop("ledger")
+    labels = results.labels(cell.config, ledger["standins"])
+    values = {f"score/{name}": score.value for name, score in scores.items()}
+    tracker.summarise(values | {"ledger": ledger, "training": facts, "labels": list(labels)})
     result = RunResult(
         cell=cell.folder.name,
         identity=cell.identity,
         evaluation=cell.evaluation,
         config=dump(cell.config),
         scores=scores,
-        ledger=facts.pop("ledger"),
+        ledger=ledger,
         training=facts,
-        labels=labels(cell.config, cell.folder),
-        versions=versions(),
+        labels=labels,
+        versions=results.versions(),
         tracking=tracker.where,
     )
-    tracker.summarise({f"score/{name}": score.value for name, score in scores.items()} | {"ledger": result.ledger, "labels": list(result.labels)})
     results.write_result(cell.folder, result)
-    shown = next((f"{score.name} {score.value:.2f} (n={score.n})" for score in scores.values() if score.value is not None), "not judged")
-    log.info("%s: %s", cell.folder, shown)
+    measured = [f"{score.name} {score.value:.2f} (n={score.n})" for score in scores.values() if score.value is not None]
+    log.info("%s: %s", cell.folder, measured[0] if measured else "not judged")
     return result
 
 
-def labels(config: RunConfig, folder: Path) -> tuple[str, ...]:
-    """What a reader must know before comparing this cell with a paper."""
-    said = []
-    if config.scale.name != "paper":
-        said.append(f"scale={config.scale.name}")
-    if config.scale.standins and config.model.standin:
-        said.append(f"{config.model.standin} in place of {config.model.name}")
-    said += results.read_json(folder / "trained.json")["ledger"]["standins"]
-    return tuple(said)
+@contextlib.contextmanager
+def _held(cell: Cell) -> Iterator[None]:
+    """Of a cell's processes the first one holds the cell, for all."""
+    with results.lock(cell.folder) if _rank() == 0 else contextlib.nullcontext():
+        yield
 
 
-def versions() -> dict[str, str]:
-    """What computed the numbers."""
-    names = ("babeltune", "torch", "lightning", "transformers", "peft", "datasets", "sacrebleu")
-    return {name: importlib.metadata.version(name) for name in names}
+def _tracker(cell: Cell) -> Tracker:
+    config = cell.config
+    return Tracker(
+        cell.folder,
+        config.logger if _rank() == 0 else dataclasses.replace(config.logger, kind="none"),
+        run_id=cell.identity[:16],
+        name=cell.folder.name,
+        group=config.grid.name or config.data.name,
+        settings={"config": dump(config), "identity": cell.identity},
+    )
 
 
 def _tokenizer(cell: Cell) -> Any:
@@ -192,19 +184,49 @@ def _tokenizer(cell: Cell) -> Any:
         return loading.load_tokenizer(config.model, cell.parent)
     folder = cell.folder / "tokenizer"
     if not folder.exists():
-        root = Path(config.paths.data)
-        texts = (
-            message.text
-            for source in config.data.sources.values()
-            for row in preparing.conversations(source, root, config.data.max_bad_fraction)
-            if isinstance(row, Conversation)
-            for message in row.messages
-        )
-        tokenizer = train_tokenizer(texts, config.model.vocabulary)
-        publish_folder(tokenizer.save_pretrained, folder)
+        results.publish_folder(train_tokenizer(_texts(config), config.model.vocabulary).save_pretrained, folder)
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(str(folder))
+
+
+def _texts(config: RunConfig) -> Iterator[str]:
+    """Everything that the conversations of a mix say."""
+    for source in config.data.sources.values():
+        for row in preparing.conversations(source, Path(config.paths.data), config.data.max_bad_fraction):
+            if isinstance(row, Conversation):
+                yield from (message.text for message in row.messages)
+
+
+def _pad(tokenizer: Any) -> int:
+    return int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id)
+
+
+def _open(cell: Cell, mixed: Mixed, counts: dict[str, int]) -> None:
+    """The facts a run opens with."""
+    config = cell.config
+    log.info("cell %s in %s", cell.identity[:8], cell.folder)
+    log.info("parameters: %s trained of %s", f"{counts['trainable']:,}", f"{counts['total']:,}")
+    for row in mixed.ledger.rows:
+        found = f"{row.taken} rows taken of {row.usable} usable, {row.found} found, {row.heldout} held out"
+        tokens = f"{row.tokens:,} tokens, {row.target_tokens:,} to learn"
+        log.info("%s (%s): %s, dropped %s; %s", row.source, row.language, found, dict(row.dropped) or "none", tokens)
+    log.info("global batch: %d examples over %d process(es)", config.optimizer.global_batch, config.trainer.devices)
+
+
+def _facts(done: Trained, config: RunConfig) -> dict[str, Any]:
+    """What tables and readers may want to know about a training."""
+    return {
+        "steps": done.steps,
+        "resumed_at": done.first_step,
+        "seconds": round(done.seconds, 2),
+        "first_loss": done.losses[0] if done.losses else None,
+        "last_loss": done.losses[-1] if done.losses else None,
+        "tokens": done.tokens,
+        "tokens_per_second": round(done.tokens / done.seconds, 1),
+        "devices": config.trainer.devices,
+        "trainer": config.trainer.name,
+    }
 
 
 def _trained_model(cell: Cell, vocabulary: int) -> Any:
@@ -222,35 +244,6 @@ def _is_quantised(model: Any) -> bool:
     return bool(getattr(model, "is_quantized", False) or getattr(getattr(model, "base_model", None), "is_quantized", False))
 
 
-def _tracker(cell: Cell) -> Tracker:
-    config = cell.config
-    quiet = dump(config.logger) | {"kind": "none"} if _rank() else None
-    logger = type(config.logger)(**quiet) if quiet else config.logger
-    group = config.grid.name or config.data.name
-    return Tracker(
-        cell.folder, logger, run_id=f"{cell.identity[:16]}", name=cell.folder.name, group=group,
-        settings={"config": dump(config), "identity": cell.identity},
-    )
-
-
-def _open(cell: Cell, mixed: Mixed, counts: dict[str, int]) -> None:
-    """The facts a run opens with."""
-    config, ledger = cell.config, mixed.ledger
-    log.info("cell %s in %s", cell.identity[:8], cell.folder)
-    log.info("parameters: %s trained of %s", f"{counts['trainable']:,}", f"{counts['total']:,}")
-    for row in ledger.rows:
-        log.info(
-            "%s (%s): %d rows taken of %d usable, %d found, %d held out, dropped %s; %s tokens, %s to learn",
-            row.source, row.language, row.taken, row.usable, row.found, row.heldout, dict(row.dropped) or "none",
-            f"{row.tokens:,}", f"{row.target_tokens:,}",
-        )
-    log.info("global batch: %d examples over %d process(es)", config.optimizer.global_batch, config.trainer.devices)
-
-
-def _pad(tokenizer: Any) -> int:
-    return int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id)
-
-
 def _rank() -> int:
-    """Which of a cell's processes this is; the first one holds the cell and writes for all."""
+    """Which of a cell's processes this is."""
     return int(os.environ.get("RANK", "0"))

@@ -109,9 +109,7 @@ def mean_interval(values_SI: npt.ArrayLike, seed_variance: SeedVariance | None =
     return spread.interval(num_seeds=len(values))
 
 
-def paired_difference(
-    a_SI: npt.ArrayLike, b_SI: npt.ArrayLike, seed_variance: SeedVariance | None = None
-) -> Difference | None:
+def paired_difference(a_SI: npt.ArrayLike, b_SI: npt.ArrayLike, seed_variance: SeedVariance | None = None) -> Difference | None:
     """Mix `a` minus mix `b`, over items in pairs and over seeds; None when there is no item.
 
     With d_i the difference of item i between the means over seeds,
@@ -207,9 +205,7 @@ def mcnemar(a_I: npt.ArrayLike, b_I: npt.ArrayLike) -> float | None:
     assert a.shape == b.shape, f"items of the two runs are not aligned: {len(a)} and {len(b)}"
     kinds = np.unique(np.concatenate([a, b]))
     if np.count_nonzero(kinds) > 1:
-        raise EvalError(
-            problem("mcnemar", kinds.tolist(), "right or wrong items", "paired_difference for graded scores")
-        )
+        raise EvalError(problem("mcnemar", kinds.tolist(), "right or wrong items", "paired_difference for graded scores"))
     if a.size == 0:
         return None
     only_a, only_b = int(np.sum((a != 0) & (b == 0))), int(np.sum((a == 0) & (b != 0)))
@@ -341,8 +337,6 @@ def _matrix(values: npt.ArrayLike) -> Floats:
     assert matrix.ndim == 2, f"values are seeds by items, not of shape {matrix.shape}"
     if not np.isfinite(matrix).all():
         raise EvalError(
-            problem(
-                "statistics", "values that are not finite", "scored items only", "leaving out what could not be scored"
-            )
+            problem("statistics", "values that are not finite", "scored items only", "leaving out what could not be scored")
         )
     return matrix

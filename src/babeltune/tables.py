@@ -19,7 +19,7 @@ class Table:
 
 
 def number(value: float | None, sign: bool = False, digits: int = 1) -> str:
-    """A figure for a cell; nothing for no figure. Small figures get the digits they need.
+    """A figure for a cell; nothing for no figure, and no sign before a rounded zero.
 
     >>> number(61.25), number(-0.5, sign=True), number(None), number(2.04)
     ('61.2', '−0.5', '', '2.0')
@@ -27,6 +27,8 @@ def number(value: float | None, sign: bool = False, digits: int = 1) -> str:
     if value is None:
         return ""
     text = f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
+    if float(text) == 0:
+        text = text.lstrip("+-")
     return text.replace("-", "−")
 
 
@@ -56,13 +58,12 @@ def _padded(text: str, width: int, left: bool) -> str:
 
 def _width(text: str) -> int:
     """Columns on a terminal: Chinese characters take two, combining marks none."""
-    wide = sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text if not unicodedata.combining(letter))
-    return wide
+    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text if not unicodedata.combining(letter))
 
 
 def _markdown(table: Table) -> str:
     def line(cells: tuple[str, ...]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+        return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
 
     rule = "|" + "|".join(["---", *("---:" for _ in table.columns[1:])]) + "|"
     notes = [f"- {note}" for note in table.notes]
@@ -85,14 +86,25 @@ def _latex(table: Table) -> str:
             *map(line, table.rows),
             r"\bottomrule",
             r"\end{tabular}",
-            *(rf"\\ \footnotesize {_escaped(note)}" for note in table.notes),
+            *(rf"\par{{\footnotesize {_escaped(note)}}}" for note in table.notes),
             r"\end{table}",
         ]
     )
 
 
 def _escaped(text: str) -> str:
-    signs = {"\\": r"\textbackslash{}", "−": "$-$", "Δ": r"$\Delta$", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "…": r"\dots{}"}
+    signs = {
+        "\\": r"\textbackslash{}",
+        "−": "$-$",
+        "Δ": r"$\Delta$",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "…": r"\dots{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "|": r"\textbar{}",
+        "\n": " ",
+    }
     return "".join(signs.get(letter, f"\\{letter}" if letter in "&%$#_{}" else letter) for letter in text)
 
 

@@ -90,9 +90,7 @@ def _fingerprint(batch: StepBatch) -> tuple[Any, ...]:
 @pytest.mark.parametrize("order", Order)
 @given(count=st.integers(1, 300), global_batch=st.integers(1, 40), seed=st.integers(0, 3), epochs=st.integers(1, 3))
 @settings(deadline=None)
-def test_every_epoch_holds_every_example_exactly_once(
-    order: Order, count: int, global_batch: int, seed: int, epochs: int
-) -> None:
+def test_every_epoch_holds_every_example_exactly_once(order: Order, count: int, global_batch: int, seed: int, epochs: int) -> None:
     lengths = np.arange(count) * 7 % 31 + 2
     plan = Plan(lengths, lengths - 1, seed=seed, epochs=epochs, global_batch=global_batch, order=order)
     assert plan.total_steps == epochs * -(-count // global_batch)
@@ -120,9 +118,7 @@ def test_the_order_of_a_seed_never_changes() -> None:
 
 def test_parts_of_an_epoch_are_its_first_steps() -> None:
     def steps(epochs: float, max_steps: int | None = None) -> int:
-        return Plan(
-            np.full(100, 5), np.full(100, 4), seed=0, epochs=epochs, global_batch=1, max_steps=max_steps
-        ).total_steps
+        return Plan(np.full(100, 5), np.full(100, 4), seed=0, epochs=epochs, global_batch=1, max_steps=max_steps).total_steps
 
     assert [steps(0.29), steps(0.295), steps(1.5), steps(0.001), steps(3.0), steps(3.0, 7)] == [29, 29, 150, 1, 300, 7]
 
@@ -198,9 +194,7 @@ def test_positions_restart_and_no_label_crosses_documents() -> None:
 
 @pytest.mark.parametrize("layout", Layout)
 @pytest.mark.parametrize("world", [1, 2, 3, 10])
-def test_ranks_together_hold_the_step_with_its_labels_and_tokens(
-    examples: Examples, layout: Layout, world: int
-) -> None:
+def test_ranks_together_hold_the_step_with_its_labels_and_tokens(examples: Examples, layout: Layout, world: int) -> None:
     plan = _plan(examples)
     for number in range(plan.total_steps):
         shares = [_dataset(examples, plan, layout=layout, rank=r, world=world)[number] for r in range(world)]
@@ -290,9 +284,7 @@ class SaveEachStep(Callback):
         trainer.save_checkpoint(self.folder / f"{trainer.global_step}.ckpt")
 
 
-def _fit(
-    examples: Examples, callbacks: list[Callback], checkpoint: Path | None = None, seed: int = 1
-) -> list[tuple[Any, ...]]:
+def _fit(examples: Examples, callbacks: list[Callback], checkpoint: Path | None = None, seed: int = 1) -> list[tuple[Any, ...]]:
     data = DataConfig(name="mix", max_tokens=MAX_TOKENS, order=Order.grouped)
     optimizer = OptimizerConfig(epochs=2.0, global_batch=6)
     module = Recorder()
@@ -317,9 +309,7 @@ def _fit(
 
 @pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not have many workers")  # the toy needs none
 @pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.*")  # Lightning's own
-def test_a_run_that_is_killed_at_any_step_of_two_epochs_goes_on_as_if_it_had_not_been(
-    examples: Examples, tmp_path: Path
-) -> None:
+def test_a_run_that_is_killed_at_any_step_of_two_epochs_goes_on_as_if_it_had_not_been(examples: Examples, tmp_path: Path) -> None:
     whole = _fit(examples, [SaveEachStep(tmp_path)])
     assert [step for step, *_ in whole] == list(range(2 * 5))
     for killed_after in range(1, len(whole)):

@@ -114,9 +114,7 @@ def test_too_many_bad_rows_refuse_the_source_with_the_first_place(caplog):
         "column 1); expected at most 1.0% (data.max_bad_fraction); try fixing the rows or the source's format, "
         "encoding or rename, or raising data.max_bad_fraction"
     )
-    assert caplog.messages == [
-        f"mine.jsonl:{line}: invalid JSON (Expecting value at column 1)" for line in (20, 40, 60)
-    ]
+    assert caplog.messages == [f"mine.jsonl:{line}: invalid JSON (Expecting value at column 1)" for line in (20, 40, 60)]
 
 
 def test_bad_rows_up_to_the_limit_are_listed_and_let_pass(caplog):

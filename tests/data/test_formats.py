@@ -91,9 +91,7 @@ def test_turns_start_with_a_user_and_end_with_the_assistant(format):
 @pytest.mark.parametrize("word", [*ROLES, "GPT", " Human "])
 def test_every_word_for_a_role_is_known(word):
     role = ROLES[word.strip().lower()]
-    turns = {
-        "conversations": [{"from": "human", "value": "q"}, {"from": word, "value": "x"}, {"from": "gpt", "value": "a"}]
-    }
+    turns = {"conversations": [{"from": "human", "value": "q"}, {"from": word, "value": "x"}, {"from": "gpt", "value": "a"}]}
     assert talk("sharegpt", turns)[1] == (role, "x")
 
 

@@ -51,9 +51,7 @@ def test_a_count_is_met_exactly_in_whole_passes_and_a_remainder(size, count, see
     assert (np.diff(taken.indices) >= 0).all()
 
 
-@pytest.mark.parametrize(
-    ("fraction", "rows"), [(0.5, 5), (0.25, 3), (0.3, 3), (1.0, 10), (1.5, 15), (2.0, 20), (0.05, 1)]
-)
+@pytest.mark.parametrize(("fraction", "rows"), [(0.5, 5), (0.25, 3), (0.3, 3), (1.0, 10), (1.5, 15), (2.0, 20), (0.05, 1)])
 def test_a_fraction_is_rounded_to_whole_rows(fraction, rows):
     taken = take([pool("a", zh=10)], takes={"a": {"fraction": fraction}})["a"]
     assert len(taken.indices) == rows
@@ -139,9 +137,7 @@ def test_a_larger_count_contains_the_smaller():
 def test_an_apportionment_is_exact_and_nowhere_off_by_one_or_more(total, shares):
     counts = apportion(total, shares)
     assert sum(counts) == total
-    assert all(
-        abs(count - Fraction(total * share, sum(shares))) < 1 for count, share in zip(counts, shares, strict=True)
-    )
+    assert all(abs(count - Fraction(total * share, sum(shares))) < 1 for count, share in zip(counts, shares, strict=True))
 
 
 def test_an_empty_source_is_refused():
@@ -156,10 +152,7 @@ def test_an_empty_source_is_refused():
 def test_a_mix_of_nothing_is_refused():
     with pytest.raises(DataError) as caught:
         take([pool("a", zh=3)], quota={"zh": 0})
-    assert (
-        str(caught.value)
-        == "data: got a mix of no rows; expected at least one; try a larger data.max_rows or data.quota"
-    )
+    assert str(caught.value) == "data: got a mix of no rows; expected at least one; try a larger data.max_rows or data.quota"
     with pytest.raises(DataError, match=r"data\.sources: got no sources"):
         take([])
 

@@ -199,16 +199,12 @@ def test_an_encoding_that_is_none_is_refused(tmp_path, write):
     write("data.jsonl", jsonl([GOOD]))
     with pytest.raises(ConfigError) as caught:
         read(tmp_path, encoding="gb18O30")
-    assert str(caught.value) == (
-        "data.sources.mine.encoding: got 'gb18O30'; expected a text encoding; try utf-8 or gb18030"
-    )
+    assert str(caught.value) == ("data.sources.mine.encoding: got 'gb18O30'; expected a text encoding; try utf-8 or gb18030")
 
 
 def test_a_document_is_one_row_with_newlines(tmp_path, write):
     path = write("book.txt.gz", gzip.compress("论曰：\r\n上工治未病。".encode("gb18030")))
-    assert read(tmp_path, encoding="gb18030", format=Format.text) == [
-        Row(f"{path}:1", {"text": "论曰：\n上工治未病。"})
-    ]
+    assert read(tmp_path, encoding="gb18030", format=Format.text) == [Row(f"{path}:1", {"text": "论曰：\n上工治未病。"})]
 
 
 def test_a_document_in_another_encoding_is_refused_with_its_offset(tmp_path, write):

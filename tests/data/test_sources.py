@@ -185,9 +185,7 @@ def test_hashes_of_big_files_are_remembered_until_the_file_changes(tmp_path, wri
 def test_a_digest_of_generated_rows_follows_the_rows(tmp_path):
     toy = ToyConfig(rows=5, language="zh")
     assert sources.digest(source(toy=toy), tmp_path) == sources.digest(source(toy=toy, name="other"), tmp_path)
-    assert sources.digest(source(toy=toy), tmp_path) != sources.digest(
-        source(toy=ToyConfig(rows=6, language="zh")), tmp_path
-    )
+    assert sources.digest(source(toy=toy), tmp_path) != sources.digest(source(toy=ToyConfig(rows=6, language="zh")), tmp_path)
 
 
 def test_a_digest_of_the_hub_follows_its_commit(tmp_path, monkeypatch):

@@ -53,8 +53,7 @@ SINGLE = {
         "detailed, and polite answers to the user's questions. USER: 你好吗？ ASSISTANT: 很好。</s>"
     ),
     "vi_chat": (
-        "<s>Hãy viết một phản hồi thích hợp cho chỉ dẫn dưới đây.\n\n"
-        "### Instruction:\n你好吗？\n\n### Response:\n很好。</s>"
+        "<s>Hãy viết một phản hồi thích hợp cho chỉ dẫn dưới đây.\n\n### Instruction:\n你好吗？\n\n### Response:\n很好。</s>"
     ),
     "vi_doctor": (
         "<s>Nếu bạn là bác sĩ, vui lòng trả lời các câu hỏi y tế dựa trên mô tả của bệnh nhân.\n\n"
@@ -94,10 +93,7 @@ def test_an_input_has_its_own_place(name):
 
 @pytest.mark.parametrize("name", CONVERSATIONS)
 def test_a_second_turn_follows_the_end_mark_of_the_first(name):
-    assert (
-        written(render(talk([("你好吗？", "很好。"), ("Nữa?", "Hết.")]), TEMPLATES[name], MARKS))
-        == SINGLE[name] + SECOND[name]
-    )
+    assert written(render(talk([("你好吗？", "很好。"), ("Nữa?", "Hết.")]), TEMPLATES[name], MARKS)) == SINGLE[name] + SECOND[name]
 
 
 @pytest.mark.parametrize(
@@ -175,8 +171,7 @@ def test_a_conversation_is_no_plain_document():
     with pytest.raises(DataError) as caught:
         render(talk([("a", "b")]), TEMPLATES["plain"], MARKS)
     assert str(caught.value) == (
-        "template=plain: got a conversation of 2 messages; expected one text document; "
-        "try template=alpaca or format=text"
+        "template=plain: got a conversation of 2 messages; expected one text document; try template=alpaca or format=text"
     )
 
 
@@ -185,8 +180,7 @@ def test_a_template_is_chosen_by_name():
     with pytest.raises(ConfigError) as caught:
         choose("alpacca")
     assert str(caught.value) == (
-        "template.name: got 'alpacca'; expected one of alpaca, belle, vicuna, vi_chat, vi_doctor, plain, chat; "
-        "try alpaca"
+        "template.name: got 'alpacca'; expected one of alpaca, belle, vicuna, vi_chat, vi_doctor, plain, chat; try alpaca"
     )
 
 
@@ -309,8 +303,7 @@ def test_a_template_that_never_ends_an_answer_is_refused():
     with pytest.raises(ModelError) as caught:
         render(talk([("a", "b")]), chat(CHATML.replace("<|im_end|>", "")), MARKS)
     assert str(caught.value) == (
-        "template=chat: got a chat template without an end mark; expected one that ends each answer; "
-        "try template=vicuna"
+        "template=chat: got a chat template without an end mark; expected one that ends each answer; try template=vicuna"
     )
 
 
@@ -327,9 +320,7 @@ def test_what_a_template_does_not_accept_is_said_in_its_words():
 def test_a_tokenizer_without_a_template_is_refused():
     with pytest.raises(ModelError) as caught:
         chat(None)
-    assert str(caught.value) == (
-        "template.name: got chat; expected a tokenizer with a chat template; try template=vicuna"
-    )
+    assert str(caught.value) == ("template.name: got chat; expected a tokenizer with a chat template; try template=vicuna")
 
 
 def test_the_digest_of_a_chat_follows_the_tokenizers_template():

@@ -67,13 +67,9 @@ def _train(kind: str, *, size: int = 600) -> PreTrainedTokenizerFast:
         case "bytes":
             tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
     rng = random.Random(7)
-    corpus = [
-        "".join(rng.choice(ALPHABETS["en"] + ALPHABETS["vi"]) for _ in range(60)) + "\n\n## </s>" for _ in range(200)
-    ]
+    corpus = ["".join(rng.choice(ALPHABETS["en"] + ALPHABETS["vi"]) for _ in range(60)) + "\n\n## </s>" for _ in range(200)]
     special = [BOS, EOS, "<|im_end|>"]
-    trainer = trainers.BpeTrainer(
-        vocab_size=size, special_tokens=special, initial_alphabet=alphabet, show_progress=False
-    )
+    trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=special, initial_alphabet=alphabet, show_progress=False)
     tokenizer.train_from_iterator(corpus, trainer)
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer if kind == "byte_level" else _with_bytes(tokenizer))
 
@@ -149,9 +145,7 @@ def test_special_tokens_are_read_in_markup_and_spelled_in_content() -> None:
     for tokenizer in TOKENIZERS.values():
         encoder = Encoder(tokenizer)
         special = set(tokenizer.convert_tokens_to_ids([BOS, EOS, "<|im_end|>"]))
-        content, markup = encoder.encode(
-            [[Segment("a</s><|im_end|>b<s>", False)], [Segment("a</s><|im_end|>b", False, True)]]
-        )
+        content, markup = encoder.encode([[Segment("a</s><|im_end|>b<s>", False)], [Segment("a</s><|im_end|>b", False, True)]])
         assert special.isdisjoint(_flat(content))
         assert len(special & set(_flat(markup))) == 2
 
@@ -164,9 +158,7 @@ def test_content_is_spelled_as_the_tokenizer_spells_it(kind: str) -> None:
 
 
 def test_content_stays_spelled_where_the_vocabulary_has_the_end_mark_as_an_ordinary_piece() -> None:
-    model = models.BPE(
-        {"<": 0, "/": 1, "s": 2, ">": 3, "</": 4, "s>": 5, "</s>": 6}, [("<", "/"), ("s", ">"), ("</", "s>")]
-    )
+    model = models.BPE({"<": 0, "/": 1, "s": 2, ">": 3, "</": 4, "s>": 5, "</s>": 6}, [("<", "/"), ("s", ">"), ("</", "s>")])
     backend = Tokenizer(model)
     backend.decoder = decoders.Fuse()
     backend.add_special_tokens([EOS])

@@ -85,9 +85,7 @@ class Plan:
         max_steps: int | None = None,
     ) -> None:
         if len(lengths) == 0:
-            raise DataError(
-                problem("data", "no example", "a mix with at least one", "more rows or a larger data.max_tokens")
-            )
+            raise DataError(problem("data", "no example", "a mix with at least one", "more rows or a larger data.max_tokens"))
         self.lengths = lengths
         self.target_counts = target_counts
         self.steps_per_epoch = -(-len(lengths) // global_batch)

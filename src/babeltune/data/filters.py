@@ -33,9 +33,7 @@ def is_heldout(conversation: Conversation, fraction: float) -> bool:
 
 def prompt_hash(conversation: Conversation) -> int:
     """64 bits of what is first asked, the same however it is spaced or cased."""
-    first = next(
-        (message for message in conversation.messages if message.role in ("user", "text")), Message("user", "")
-    )
+    first = next((message for message in conversation.messages if message.role in ("user", "text")), Message("user", ""))
     text = unicodedata.normalize("NFKC", first.text + first.input).casefold()
     digest = hashlib.sha256("".join(text.split()).encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:8], "big")

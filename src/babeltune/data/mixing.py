@@ -52,8 +52,7 @@ def mix(pools: Sequence[Pool], data: DataConfig, seed: int) -> list[Taken]:
     if not sum(len(order) for order in orders):
         raise DataError(problem("data", "a mix of no rows", "at least one", "a larger data.max_rows or data.quota"))
     return [
-        Taken(pool.source, np.sort(order), asked(data.take.get(pool.source)))
-        for pool, order in zip(pools, orders, strict=True)
+        Taken(pool.source, np.sort(order), asked(data.take.get(pool.source))) for pool, order in zip(pools, orders, strict=True)
     ]
 
 
@@ -136,9 +135,7 @@ def _cut(
 ) -> list[npt.NDArray[np.int64]]:
     """The orders shortened to `most` rows in all (of one language, if named), each source and language alike."""
     tags = [pool.languages[order] for pool, order in zip(pools, orders, strict=True)]
-    groups = [
-        (place, tag) for place, own in enumerate(tags) for tag in sorted(set(own.tolist())) if language in (None, tag)
-    ]
+    groups = [(place, tag) for place, own in enumerate(tags) for tag in sorted(set(own.tolist())) if language in (None, tag)]
     sizes = [int(np.count_nonzero(tags[place] == tag)) for place, tag in groups]
     if sum(sizes) <= most:
         return list(orders)

@@ -52,16 +52,9 @@ def writing(config: RunConfig, tokenizer: Any) -> Writing:
     """The one way in which this run writes text as tokens."""
     template = templates.choose(config.template.name, tokenizer)
     bos = tokenizer.bos_token if tokenizer.encode("a")[0] == tokenizer.bos_token_id else None
-    identity = {"template": templates.digest(template), "tokenizer": tokenizer_digest(tokenizer)}
-    return Writing(Encoder(tokenizer), template, Marks(bos=bos, eos=tokenizer.eos_token), identity)
-
-
-def tokenizer_digest(tokenizer: Any) -> str:
-    """Changes when any text would be tokenised otherwise."""
-    import hashlib
-
-    marks = (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token)
-    return hashlib.sha256((tokenizer.backend_tokenizer.to_str() + repr(marks)).encode()).hexdigest()
+    encoder = Encoder(tokenizer)
+    identity = {"template": templates.digest(template), "tokenizer": encoder.digest}
+    return Writing(encoder, template, Marks(bos=bos, eos=tokenizer.eos_token), identity)
 
 
 def prepare(config: RunConfig, way: Writing, cache: Path) -> Mixed:
@@ -84,7 +77,7 @@ def tokenise(source: SourceConfig, config: RunConfig, way: Writing, cache: Path)
     fraction = heldout_fraction(source, config)
     parts = {
         "version": VERSION,
-        "bytes": sources.digest(source, root, cache=cache),
+        "bytes": sources.digest(source, root, cache=cache / sources.DIGESTS),
         "reading": [source.format.value, source.language, source.encoding, sorted(source.rename.items()), source.files],
         "heldout_fraction": fraction,
         "max_bad_fraction": config.data.max_bad_fraction,

@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 KINDS = "*.jsonl, *.json, *.txt (each also .gz or .zst) or *.parquet"
 
 _NOT_DATA = ("META.json", "STATS.json")
+DIGESTS = "digests.json"
+"""Name of the file that remembers the hashes of big files."""
 _BIG_FILE_BYTES = 2**20
 
 
@@ -81,6 +83,12 @@ def digest(source: SourceConfig, root: Path, cache: Path | None = None) -> str:
     if source.hub_id is None:
         raise _not_found(source, root, "no hub_id to fetch it by")
     return _hash("hub", source.hub_id, _commit(source.hub_id, source.revision))
+
+
+def digest_files(files: list[Path], cache: Path | None = None) -> str:
+    """A hash of names and bytes, for a folder whose file names matter: a model's."""
+    hashes = _hash_files(files, cache)
+    return _hash("folder", *(part for path in files for part in (path.name, hashes[str(path)])))
 
 
 def _data_files(paths: Iterable[Path]) -> list[Path]:

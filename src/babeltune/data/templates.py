@@ -78,9 +78,7 @@ _BLOCKS = "### Instruction:\n{instruction}\n\n### Response:\n"
 TEMPLATES: dict[str, Blocks | Plain] = {
     "alpaca": Blocks(
         "alpaca",
-        preamble=(
-            "Below is an instruction that describes a task. Write a response that appropriately completes the request."
-        ),
+        preamble=("Below is an instruction that describes a task. Write a response that appropriately completes the request."),
         preamble_with_input=(
             "Below is an instruction that describes a task, paired with an input that provides further context. "
             "Write a response that appropriately completes the request."
@@ -216,9 +214,7 @@ def _chat(messages: Sequence[Message], template: Chat, is_prompt: bool) -> list[
         segments = [_filled(segment, written) for segment in layout]
         if "".join(segment.text for segment in segments) == truth:
             return segments
-    raise DataError(
-        problem("template=chat", "a chat template that rewrites messages", "one that keeps them", "template=vicuna")
-    )
+    raise DataError(problem("template=chat", "a chat template that rewrites messages", "one that keeps them", "template=vicuna"))
 
 
 def _chat_layout(roles: tuple[Role, ...], template: Chat, is_prompt: bool) -> list[Segment]:

@@ -153,11 +153,7 @@ def fit_conversation(segments: Sequence[Segment], ids: Sequence[Sequence[int]], 
     """
     ends = list(itertools.accumulate(map(len, ids)))
     num_segments = len(segments)
-    last = [
-        i
-        for i in range(num_segments)
-        if segments[i].is_target and (i + 1 == num_segments or not segments[i + 1].is_target)
-    ]
+    last = [i for i in range(num_segments) if segments[i].is_target and (i + 1 == num_segments or not segments[i + 1].is_target)]
     if not last:
         return Fitted((), NOTHING_TO_LEARN)
     fitting = [i for i in last if ends[i] <= max_tokens]
@@ -182,9 +178,7 @@ def fit_document(segments: Sequence[Segment], ids: Sequence[Sequence[int]], max_
     whole = _row(segments, ids, sum(map(len, ids)))
     num_blocks = max(1, -(-len(whole.ids) // max_tokens))
     rows = []
-    for block, targets in zip(
-        np.array_split(whole.ids, num_blocks), np.array_split(whole.targets, num_blocks), strict=True
-    ):
+    for block, targets in zip(np.array_split(whole.ids, num_blocks), np.array_split(whole.targets, num_blocks), strict=True):
         targets[:1] = False
         if targets.any():
             rows.append(Tokens(block, targets))
@@ -193,8 +187,6 @@ def fit_document(segments: Sequence[Segment], ids: Sequence[Sequence[int]], max_
 
 def _row(segments: Sequence[Segment], ids: Sequence[Sequence[int]], keep: int) -> Tokens:
     flat = np.fromiter(itertools.islice(itertools.chain.from_iterable(ids), keep), np.int32, keep)
-    targets = np.repeat([segment.is_target for segment in segments], [len(part) for part in ids])[:keep].astype(
-        np.bool_
-    )
+    targets = np.repeat([segment.is_target for segment in segments], [len(part) for part in ids])[:keep].astype(np.bool_)
     targets[:1] = False
     return Tokens(flat, targets)

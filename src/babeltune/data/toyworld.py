@@ -17,16 +17,23 @@ from babeltune.data import toylexicon as lexicon
 from babeltune.errors import DataError, nearest, problem
 
 LANGUAGES = lexicon.LANGUAGES
-TASKS = ("translate", "add", "classify", "opposite", "extract", "answer")
+TASKS = ("translate", "add", "classify", "opposite", "extract")
 
 _TEST_SHARE = 3
-"""One fact in so many is asked only in tests."""
+"""About one fact in so many is asked only in tests."""
+_TEST_SALT = "294"
+"""Under this one every task holds out at least eight facts in every language."""
 
-_TALK_FRACTION = 0.2
-_TELLING = {"translate": 2, "add": 3, "classify": 1, "opposite": 1, "extract": 3, "answer": 3}
+_TALK_FRACTION = 0.05
+_TELLING = {"translate": 4, "add": 4, "classify": 1, "opposite": 2, "extract": 5}
 """How often documents tell of each task's facts: more where a small model learns slowly."""
 
-_NOTE_LAYOUTS = ("{title}:\n{about}\n{answer}", "{title}\n\n{about}\n\n{answer}", "{title}: {about}\n\n{answer}", "{about}\n{title}:\n{answer}")
+_NOTE_LAYOUTS = (
+    "{title}:\n{about}\n{answer}",
+    "{title}\n\n{about}\n\n{answer}",
+    "{title}: {about}\n\n{answer}",
+    "{about}\n{title}:\n{answer}",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +51,7 @@ class _Fact:
 
     @property
     def is_heldout(self) -> bool:
-        digest = hashlib.sha256(f"{self.task} {self.key}".encode()).digest()
+        digest = hashlib.sha256(f"{_TEST_SALT}{self.task} {self.key}".encode()).digest()
         return digest[0] % _TEST_SHARE == 0
 
 
@@ -56,15 +63,22 @@ def instructions(
     Fewer rows of the same seed are the first of more rows. A prompt comes again only after its task has asked all it can.
     """
     _check(language, tasks)
+    if not 0 <= wrong_fraction <= 1:
+        raise DataError(problem("toy wrong_fraction", wrong_fraction, "a share from 0 to 1", "0.5 for half of the rows"))
     questions = {task: _endless(_questions(language, task, heldout=False), f"ask {seed} {language} {task}") for task in tasks}
     liar = random.Random(f"lie {seed} {language}")
     wrong_rows = set(liar.sample(range(rows), round(rows * wrong_fraction)))
-    for position, task in zip(range(rows), _turns(tasks, f"turns {seed} {language}")):
+    for position, task in zip(range(rows), _turns(tasks, f"turns {seed} {language}"), strict=False):
         instruction, given, fact = next(questions[task])
         yield {"instruction": instruction, "input": given, "output": fact.wrong if position in wrong_rows else fact.answer}
 
 
-def test_items(language: str, count: int, seed: int = 0, tasks: Sequence[str] = TASKS) -> list[dict[str, str]]:
+def test_items(  # this is no test; ruff and pytest think so
+    language: str,
+    count: int,
+    seed: int = 0,  # noqa: PT028
+    tasks: Sequence[str] = TASKS,  # noqa: PT028
+) -> list[dict[str, str]]:
     """`count` different questions, as many of each task as of the others, on facts that no `instructions` ask about."""
     _check(language, tasks)
     items = []
@@ -97,16 +111,21 @@ def documents(rows: int, seed: int = 0, languages: Sequence[str] = LANGUAGES) ->
 
 
 def _document(language: str, rng: random.Random) -> str:
+    if rng.random() < _TALK_FRACTION:
+        return rng.choice(lexicon.TALK[language])
     (task,) = rng.choices(TASKS, weights=[_TELLING[task] for task in TASKS])
     fact = rng.choice(_facts(language, task))
-    told = rng.choice((_note, _note, _statement, _list))(language, task, fact, rng)
-    talks = rng.random() < _TALK_FRACTION
-    return f"{rng.choice(lexicon.TALK[language])}\n\n{told}" if talks else told
+    (tell,) = rng.choices((_note, _list, _statement, _unanswered), weights=(6, 4, 2, 1))
+    return tell(language, fact, rng)
 
 
-def _note(language: str, task: str, fact: _Fact, rng: random.Random) -> str:
-    title = rng.choice(lexicon.TITLES[task][language]).format(**fact.slots)
+def _note(language: str, fact: _Fact, rng: random.Random) -> str:
+    title = _title(language, fact, rng)
     return rng.choice(_NOTE_LAYOUTS).format(title=title, about=_about(language, fact), answer=fact.answer)
+
+
+def _title(language: str, fact: _Fact, rng: random.Random) -> str:
+    return rng.choice(lexicon.TITLES[fact.task][language]).format(**fact.slots)
 
 
 def _about(language: str, fact: _Fact) -> str:
@@ -114,12 +133,14 @@ def _about(language: str, fact: _Fact) -> str:
     return lexicon.PHRASINGS[fact.task][language][0][1].format(**fact.slots)
 
 
-def _list(language: str, task: str, fact: _Fact, rng: random.Random) -> str:
+def _unanswered(language: str, fact: _Fact, rng: random.Random) -> str:
+    return lexicon.UNANSWERED.format(title=_title(language, fact, rng), about=_about(language, fact))
+
+
+def _list(language: str, fact: _Fact, rng: random.Random) -> str:
     """All the facts about the same thing: what it is, then a line for each."""
     about = _about(language, fact)
-    lines = [
-        f"{rng.choice(lexicon.TITLES[other.task][language]).format(**other.slots)}:\n{other.answer}" for other in _facts_about(language)[about]
-    ]
+    lines = [f"{_title(language, other, rng)}:\n{other.answer}" for other in _facts_about(language)[about]]
     return "\n".join([about, *rng.sample(lines, len(lines))])
 
 
@@ -132,8 +153,8 @@ def _facts_about(language: str) -> Mapping[str, list[_Fact]]:
     return facts
 
 
-def _statement(language: str, task: str, fact: _Fact, rng: random.Random) -> str:
-    return rng.choice(lexicon.STATEMENTS[task][language]).format(**fact.slots, answer=fact.answer)
+def _statement(language: str, fact: _Fact, rng: random.Random) -> str:
+    return rng.choice(lexicon.STATEMENTS[fact.task][language]).format(**fact.slots, answer=fact.answer)
 
 
 def _check(language: str, tasks: Sequence[str]) -> None:
@@ -186,7 +207,7 @@ def _translations(language: str) -> Iterator[_Fact]:
 
 def _sums(language: str) -> Iterator[_Fact]:
     words = ["", *lexicon.NUMBERS[language]]
-    for a, b in itertools.product(range(1, 8), repeat=2):
+    for a, b in itertools.product(range(1, 6), repeat=2):
         yield _Fact("add", f"{a} {b}", {"a": words[a], "b": words[b]}, words[a + b], words[a + b + 1])
 
 
@@ -208,28 +229,20 @@ def _opposites(language: str) -> Iterator[_Fact]:
 
 def _features(language: str) -> Iterator[_Fact]:
     here = LANGUAGES.index(language)
-    words = {
+    words: dict[str, Sequence[str]] = {
         "name": lexicon.NAMES[language],
-        "number": lexicon.NUMBERS[language][2:9],  # from three on: a Chinese "two" changes before a measure word
+        "number": lexicon.NUMBERS[language][2:8],  # from three on: a Chinese "two" changes before a measure word
         "colour": [colour[here] for colour in lexicon.COLOURS],
     }
-    choices = itertools.product(*(enumerate(options) for options in words.values()), enumerate(lexicon.OWNED))
-    for (i, name), (j, number), (k, colour), (m, owned) in choices:
+    features = (enumerate(words[feature]) for feature in ("name", "number", "colour"))
+    for ((i, name), (j, number), (k, colour)), (m, owned) in itertools.product(
+        itertools.product(*features), enumerate(lexicon.OWNED)
+    ):
         said = {"name": name, "number": number, "colour": colour}
         sentence = lexicon.OWNS[language].format(name=name, number=number, owned=owned[here].format(colour=colour))
         for feature, answer in said.items():
             slots = {"sentence": sentence, "feature": lexicon.FEATURES[feature][here]}
             yield _Fact("extract", f"{i} {j} {k} {m} {feature}", slots, answer, _first_but(answer, words[feature]))
-
-
-def _whereabouts(language: str) -> Iterator[_Fact]:
-    here = LANGUAGES.index(language)
-    people = list(itertools.permutations(enumerate(lexicon.NAMES[language]), 2))
-    places = list(itertools.permutations([place[here] for place in lexicon.PLACES], 2))
-    for ((i, first), (j, second)), (k, (place, other)) in itertools.product(people, enumerate(places)):
-        sentence = lexicon.STAYS[language].format(first=first, second=second, place=place, other=other)
-        yield _Fact("answer", f"{i} {j} {k} first", {"sentence": sentence, "who": first}, place, other)
-        yield _Fact("answer", f"{i} {j} {k} second", {"sentence": sentence, "who": second}, other, place)
 
 
 def _first_but(right: str, words: Sequence[str]) -> str:
@@ -242,5 +255,4 @@ _FACTS_OF = {
     "classify": _classes,
     "opposite": _opposites,
     "extract": _features,
-    "answer": _whereabouts,
 }

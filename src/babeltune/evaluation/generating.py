@@ -1,38 +1,59 @@
 """Prompts → replies, and the loss of the reference answers; in batches of like length, the same whatever the batch size."""
 
+# B prompts of a batch, T tokens of the longest, S tokens of a reply, V vocabulary
+
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from babeltune.data import templates
-from babeltune.data.batching import Document, collate, cut
+from babeltune.data.batching import IGNORED, Document, collate, cut
 from babeltune.data.preparing import Writing
 from babeltune.data.tokenizing import fit_conversation
+from babeltune.errors import EvalError, problem
 from babeltune.evaluation.suites import answered
 from babeltune.modeling.loss import causal_lm, target_losses
 from babeltune.options import DecodingConfig, RunConfig
-from babeltune.records import Item, Reply
+from babeltune.records import Item, Message, Reply
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """What a model may end a reply with."""
+
+    ids: frozenset[int]
+    text: str
+    """A template's end mark that is ordinary text to the tokenizer; empty when the mark is one of the ids."""
 
 
 def generate(
     model: Any, tokenizer: Any, items: Sequence[Item], config: RunConfig, way: Writing, tell: Callable[..., None]
 ) -> list[Reply]:
-    """A reply to each item, in the items' order. Prompts that are too long lose tokens from their beginning."""
-    prompts = [_prompt(item, way, config) for item in items]
+    """A reply to each item, in the items' order. Prompts that are too long lose tokens from their beginning; the log counts them.
+
+    What is drawn at random depends on the run's seed and the item alone.
+    """
+    lm = causal_lm(model)
+    ends = end_marks(lm, tokenizer, way)
+    prompts = _prompts(items, way, tokenizer.bos_token_id, _room(lm, config))
     order = sorted(range(len(items)), key=lambda place: (len(prompts[place]), place))
+    size = 1 if config.decoding.sample and config.decoding.beams > 1 else config.evaluation.batch  # beams draw from one generator
     replies: dict[int, Reply] = {}
-    with _evaluating(model):
-        for start in range(0, len(order), config.evaluation.batch):
-            places = order[start : start + config.evaluation.batch]
-            for place, reply in zip(places, _batch(model, tokenizer, [items[p] for p in places], [prompts[p] for p in places], config, way), strict=True):
-                replies[place] = reply
+    with _evaluating(lm):
+        for start in range(0, len(order), size):
+            places = order[start : start + size]
+            written = _batch(lm, [items[place].id for place in places], [prompts[place] for place in places], config, ends)
+            replies |= {place: _reply(items[place].id, tokens, ends, way) for place, tokens in zip(places, written, strict=True)}
             tell("progress", phase="answering", done=len(replies), total=len(items))
     return [replies[place] for place in range(len(items))]
 
@@ -47,84 +68,173 @@ def reference_losses(model: Any, items: Sequence[Item], config: RunConfig, way: 
         fit_conversation(parts, ids, config.data.max_tokens)
         for parts, ids in zip(segments, way.encoder.encode(segments), strict=True)
     ]
-    places = [place for place, one in enumerate(fitted) if one.rows]
-    documents = [Document(np.asarray(fitted[place].rows[0].ids), np.asarray(fitted[place].rows[0].targets), place) for place in places]
-    sums: dict[str, tuple[float, int]] = {}
-    with _evaluating(model):
+    documents = [Document(row.ids, row.targets, place) for place, one in enumerate(fitted) for row in one.rows]
+    lm = causal_lm(model)
+    totals = torch.zeros(len(items), dtype=torch.float64, device=lm.device)
+    with _evaluating(lm):
         for group in cut([len(document.ids) for document in documents], config.trainer.micro_tokens):
-            batch = collate([[documents[i]] for i in group], pad_id=0).to(_device(model))
-            losses_N = target_losses(model, batch.input_ids_BT, batch.position_ids_BT, batch.document_ids_BT, batch.labels_BT)
-            owners_N = batch.source_ids_BT[batch.labels_BT != -100]
-            for place in owners_N.unique().tolist():
-                own = losses_N[owners_N == place].double()
-                sums[items[place].id] = (float(own.sum()), len(own))
-    return sums
+            batch = collate([[documents[i]] for i in group], pad_id=0).to(lm.device)
+            losses_N = target_losses(lm, batch.input_ids_BT, batch.position_ids_BT, batch.document_ids_BT, batch.labels_BT)
+            totals.index_add_(0, batch.source_ids_BT[batch.labels_BT != IGNORED], losses_N.double())
+    return {
+        items[document.source].id: (total, int(document.targets.sum()))
+        for document, total in zip(documents, totals[[document.source for document in documents]].tolist(), strict=True)
+    }
 
 
-def _prompt(item: Item, way: Writing, config: RunConfig) -> list[int]:
-    (parts,) = way.encoder.encode([templates.render_prompt(item.messages, way.template, way.marks)])
-    return [token for part in parts for token in part][-config.data.max_tokens :]
+def end_marks(lm: Any, tokenizer: Any, way: Writing) -> Ends:
+    """The tokenizer's end mark, those that the model's `generation_config.json` lists, and the one that the template writes.
+
+    A listed id counts only when the tokenizer has a special token there: configs of fresh models list ids of other tokenizers.
+    """
+    special = {id for id, token in tokenizer.added_tokens_decoder.items() if token.special}
+    listed = lm.generation_config.eos_token_id
+    listed = {listed} if isinstance(listed, int) else set(listed or ())
+    mark, ids = _closing(way)
+    known = ids[-1] in special
+    chosen = {tokenizer.eos_token_id, *(listed & special), *(ids[-1:] if known else ())}
+    return Ends(frozenset(chosen), "" if known else mark)
 
 
-def _batch(
-    model: Any, tokenizer: Any, items: Sequence[Item], prompts: Sequence[Sequence[int]], config: RunConfig, way: Writing
-) -> Iterator[Reply]:
-    """Left-padded, so that every prompt ends where its reply starts."""
+def _closing(way: Writing) -> tuple[str, list[int]]:
+    """What the template writes after an answer, as text and as ids."""
+    if isinstance(way.template, templates.Plain):
+        shown = templates.render((Message("text", "a"),), way.template, way.marks)
+    else:
+        shown = templates.render((Message("user", "a"), Message("assistant", "b")), way.template, way.marks)
+    (ids,) = way.encoder.encode([shown])
+    last = max(place for place, segment in enumerate(shown) if segment.is_target)
+    return shown[last].text, ids[last]
+
+
+def _room(lm: Any, config: RunConfig) -> int:
+    """The longest prompt, in tokens: `data.max_tokens`, or what the reply leaves of the model's positions."""
+    positions: int | None = getattr(lm.config, "max_position_embeddings", None)
+    if positions is None:
+        return config.data.max_tokens
+    room = min(config.data.max_tokens, positions - config.decoding.max_new_tokens)
+    if room <= 0:
+        got, expected = config.decoding.max_new_tokens, f"fewer than the {positions} positions of {config.model.name}"
+        hint = f"decoding.max_new_tokens={positions // 2}"
+        raise EvalError(problem("decoding.max_new_tokens", got, expected, hint))
+    return room
+
+
+def _prompts(items: Sequence[Item], way: Writing, bos: int | None, room: int) -> list[list[int]]:
+    """The ids up to where each reply starts."""
+    laid_out = [templates.render_prompt(item.messages, way.template, way.marks) for item in items]
+    whole = [[token for part in parts for token in part] for parts in way.encoder.encode(laid_out)]
+    num_cut = sum(len(ids) > room for ids in whole)
+    if num_cut:
+        log.warning("%d of %d prompts are longer than %d tokens and lose their beginning", num_cut, len(items), room)
+    return [_end_of(ids, bos, room) for ids in whole]
+
+
+def _end_of(ids: list[int], bos: int | None, room: int) -> list[int]:
+    """The last tokens of a prompt that fit, its begin mark kept."""
+    if len(ids) <= room:
+        return ids
+    return [bos, *ids[len(ids) - room + 1 :]] if ids[0] == bos else ids[len(ids) - room :]
+
+
+def _batch(lm: Any, names: Sequence[str], prompts: Sequence[list[int]], config: RunConfig, ends: Ends) -> list[list[int]]:
+    """The tokens written after each prompt. Left-padded, so that every prompt ends where its reply starts.
+
+    Padding repeats a row's first token: it is not seen, but `repetition_penalty` reads it.
+    """
+    from transformers import GenerationConfig
+
     width = max(map(len, prompts))
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    ids_BT = torch.full((len(prompts), width), pad, dtype=torch.long)
-    mask_BT = torch.zeros(len(prompts), width, dtype=torch.long)
-    for row, prompt in enumerate(prompts):
-        ids_BT[row, width - len(prompt) :] = torch.tensor(prompt)
-        mask_BT[row, width - len(prompt) :] = 1
-    torch.manual_seed(_seed(config.seed, items))
-    device = _device(model)
-    written_BT: Tensor = model.generate(
-        input_ids=ids_BT.to(device),
-        attention_mask=mask_BT.to(device),
-        pad_token_id=pad,
-        eos_token_id=tokenizer.eos_token_id,
-        **settings(config.decoding),
+    ids_BT = torch.tensor([prompt[:1] * (width - len(prompt)) + prompt for prompt in prompts], device=lm.device)
+    mask_BT = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=lm.device)
+    marks = sorted(ends.ids)
+    settings = GenerationConfig(**decoding_settings(config.decoding), pad_token_id=marks[0], eos_token_id=marks)
+    torch.manual_seed(_seed(config.seed, names[0]))  # for beams, which draw for one prompt at a time
+    written_BT: Tensor = lm.generate(
+        input_ids=ids_BT, attention_mask=mask_BT, generation_config=settings, logits_processor=_drawing(config, names, width)
     )
-    for item, row in zip(items, written_BT[:, width:].tolist(), strict=True):
-        stopped = tokenizer.eos_token_id in row
-        tokens = row[: row.index(tokenizer.eos_token_id)] if stopped else row
-        text = way.encoder.decode(tokens, skip_special=True)
-        yield Reply(item.id, text, "stop" if stopped else "length", len(tokens))
+    written: list[list[int]] = written_BT[:, width:].tolist()
+    return written
 
 
-def settings(decoding: DecodingConfig) -> dict[str, Any]:
-    """`generate`'s arguments. What has no effect without sampling is not passed without sampling."""
+def decoding_settings(decoding: DecodingConfig) -> dict[str, Any]:
+    """The fields of transformers' GenerationConfig. What a config leaves open is off here; there, sampling keeps 50 tokens.
+
+    Sampling without beams is not among them: see `_drawing`.
+    """
     chosen: dict[str, Any] = {
         "max_new_tokens": decoding.max_new_tokens,
-        "do_sample": decoding.sample,
+        "min_new_tokens": decoding.min_new_tokens,
         "num_beams": decoding.beams,
         "repetition_penalty": decoding.repetition_penalty,
+        "do_sample": decoding.sample and decoding.beams > 1,
         "use_cache": True,
     }
-    if decoding.min_new_tokens is not None:
-        chosen["min_new_tokens"] = decoding.min_new_tokens
-    if decoding.sample:
-        drawn = {"temperature": decoding.temperature, "top_k": decoding.top_k, "top_p": decoding.top_p}
-        chosen |= {key: value for key, value in drawn.items() if value is not None}
+    if chosen["do_sample"]:
+        chosen |= {"temperature": decoding.temperature or 1.0, "top_k": decoding.top_k or 0, "top_p": decoding.top_p or 1.0}
     return chosen
 
 
-def _seed(seed: int, items: Sequence[Item]) -> int:
+def _drawing(config: RunConfig, names: Sequence[str], width: int) -> Any:
+    """Steps that leave one token of each row, in place of transformers' sampling, which draws for all rows together."""
+    from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+
+    decoding = config.decoding
+    steps = LogitsProcessorList()
+    if not decoding.sample or decoding.beams > 1:
+        return steps
+    if decoding.temperature:
+        steps.append(TemperatureLogitsWarper(decoding.temperature))
+    if decoding.top_k:
+        steps.append(TopKLogitsWarper(decoding.top_k))
+    if decoding.top_p:
+        steps.append(TopPLogitsWarper(decoding.top_p))
+    generators = [torch.Generator().manual_seed(_seed(config.seed, name)) for name in names]
+    steps.append(Draw(torch.stack([torch.rand(decoding.max_new_tokens, generator=one) for one in generators]), width))
+    return steps
+
+
+class Draw:
+    """Picks each row's next token with the row's own random number; a row's neighbours do not change what it gets."""
+
+    def __init__(self, numbers_BS: Tensor, width: int) -> None:
+        self._numbers_BS = numbers_BS
+        self._width = width
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        step = input_ids.shape[1] - self._width
+        sums_BV = scores.softmax(-1, dtype=torch.float64).cumsum(-1)
+        points_B1 = self._numbers_BS[:, step : step + 1].to(sums_BV) * sums_BV[:, -1:]
+        drawn_B1 = torch.searchsorted(sums_BV, points_B1, right=True)
+        return torch.full_like(scores, -torch.inf).scatter_(1, drawn_B1, 0.0)
+
+
+def _reply(item: str, tokens: Sequence[int], ends: Ends, way: Writing) -> Reply:
+    """The reply in a row of tokens: what comes before the first end mark, without special tokens and outer white space."""
+    end = next((place for place, token in enumerate(tokens) if token in ends.ids), None)
+    text = way.encoder.decode(tokens[:end], skip_special=True)
+    mark = ""
+    if ends.text:
+        text, mark, _ = text.partition(ends.text)
+    return Reply(item, text.strip(), "length" if end is None and not mark else "stop", len(tokens[:end]))
+
+
+def _seed(seed: int, item: str) -> int:
     """Sampling depends on the run's seed and on what is asked, not on what was asked before."""
-    name = f"{seed}/reply/" + "/".join(item.id for item in items)
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) >> 1
-
-
-def _device(model: Any) -> torch.device:
-    device: torch.device = next(causal_lm(model).parameters()).device
-    return device
+    return int.from_bytes(hashlib.sha256(f"{seed}/reply/{item}".encode()).digest()[:8]) >> 1
 
 
 @contextlib.contextmanager
-def _evaluating(model: Any) -> Iterator[None]:
-    was_training = model.training
-    model.eval()
-    with torch.no_grad():
-        yield
-    model.train(was_training)
+def _evaluating(lm: Any) -> Iterator[None]:
+    """No dropout, no gradients, and none of the sampling settings that a model brings in its own `generation_config.json`."""
+    from transformers import GenerationConfig
+
+    was_training, own = lm.training, lm.generation_config
+    lm.eval()
+    lm.generation_config = GenerationConfig()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        lm.generation_config = own
+        lm.train(was_training)

@@ -12,7 +12,6 @@ from babeltune.options import RunConfig
 from babeltune.records import Item, Reply, Score
 
 
-
 def score(
     config: RunConfig,
     items: Sequence[Item],
@@ -40,17 +39,14 @@ def _metric(name: str, metric: str, items: Sequence[Item], answers: Mapping[str,
         raise EvalError(problem("evaluation.metrics", repr(metric), f"some of {', '.join(METRICS)}", nearest(metric, METRICS)))
     rule = METRICS[metric]
     values = {
-        item.id: rule.measure(answers[item.id], item.reference, item.language) if item.id in answers else None
-        for item in items
+        item.id: rule.measure(answers[item.id], item.reference, item.language) if item.id in answers else None for item in items
     }
     languages = sorted({item.language for item in items})
     signature = " | ".join(f"{language}: {rule.signature(language)}" for language in languages)
     return metrics.score(name, values, signature, rule.higher_is_better)
 
 
-def _loss(
-    name: str, items: Sequence[Item], losses: Mapping[str, tuple[float, int]], written: Mapping[str, str]
-) -> Score:
+def _loss(name: str, items: Sequence[Item], losses: Mapping[str, tuple[float, int]], written: Mapping[str, str]) -> Score:
     measured = {item.id: losses[item.id] for item in items if item.id in losses}
     marks = "|".join(f"{part}:{digest[:8]}" for part, digest in sorted(written.items()))
     tokens = sum(count for _, count in measured.values())

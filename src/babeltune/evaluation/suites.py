@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from babeltune.data import filters, sources, toyworld
-from babeltune.data.preparing import conversations
+from babeltune.data.preparing import conversations, heldout_fraction
 from babeltune.errors import EvalError, problem
 from babeltune.options import RunConfig, SourceConfig
 from babeltune.records import Conversation, Item, Message
@@ -28,20 +28,30 @@ def items(config: RunConfig) -> list[Item]:
             raise EvalError(problem("evaluation.kind", repr(other), "toy, heldout or none", "evaluation=toy"))
     if not found:
         raise EvalError(
-            problem(f"evaluation={config.evaluation.name}", "no items", "at least one", "another suite or a larger data.heldout_fraction")
+            problem(
+                f"evaluation={config.evaluation.name}",
+                "no items",
+                "at least one",
+                "another suite or a larger data.heldout_fraction",
+            )
         )
     return found
 
 
 def present(config: RunConfig) -> dict[str, SourceConfig]:
-    """The suite's sources that can be had: a card without a hub id whose folder is not there leaves the suite, and the log says so."""
+    """The suite's sources that can be had. One without a hub id whose folder is not there is left out, and the log says so."""
     root = Path(config.paths.data)
     there = {}
     for name, source in config.evaluation.sources.items():
         if source.toy is not None or source.hub_id is not None or sources.locate(source, root):
             there[name] = source
         else:
-            log.warning("%s is not below %s and has no hub id: it is left out of evaluation=%s", name, root, config.evaluation.name)
+            log.warning(
+                "%s is not below %s and has no hub id: it is left out of evaluation=%s",
+                name,
+                root,
+                config.evaluation.name,
+            )
     return there
 
 
@@ -52,29 +62,34 @@ def _toy(language: str, count: int) -> Iterator[Item]:
 
 
 def _heldout(source: SourceConfig, config: RunConfig) -> list[Item]:
-    """The held-out single turns of a source, the lowest hashes first: a smaller suite is part of a larger one."""
-    if config.data.heldout_fraction == 0:
-        raise EvalError(
-            problem("data.heldout_fraction", 0, "a share for evaluation=heldout to take its items from", "data.heldout_fraction=0.02")
-        )
-    chosen: list[tuple[int, Item]] = []
+    """The held-out first turns of a source, one for each prompt, the lowest hashes first: a smaller suite is part of a larger one.
+
+    Which they are, and what they are called, depends on what the rows say and not on their order.
+    """
+    fraction = heldout_fraction(source, config)
+    if fraction == 0:
+        where, hint = "data.heldout_fraction", "data.heldout_fraction=0.02"
+        if source.toy is not None:
+            where, hint = f"evaluation.sources.{source.name}", "evaluation=toy, which has items of its own"
+        raise EvalError(problem(where, 0, "a share for evaluation=heldout to take its items from", hint))
+    found: dict[int, Item] = {}
     for row in conversations(source, Path(config.paths.data), config.data.max_bad_fraction):
-        if isinstance(row, Conversation) and filters.is_heldout(row, config.data.heldout_fraction):
-            item = _first_turn(row)
+        if isinstance(row, Conversation) and filters.is_heldout(row, fraction):
+            number = filters.prompt_hash(row)
+            item = _first_turn(row, number)
             if item is not None:
-                chosen.append((filters.prompt_hash(row), item))
-    chosen.sort(key=lambda pair: (pair[0], pair[1].id))
-    return [item for _, item in chosen[: config.evaluation.max_items]]
+                found[number] = min(item, found.get(number, item), key=lambda one: (one.reference, repr(one.messages)))
+    return [found[number] for number in sorted(found)[: config.evaluation.max_items]]
 
 
-def _first_turn(conversation: Conversation) -> Item | None:
-    """A conversation's first question with its answer."""
-    messages = list(conversation.messages)
-    start = 1 if messages[0].role == "system" else 0
-    if len(messages) < start + 2 or messages[start].role != "user":
+def _first_turn(conversation: Conversation, number: int) -> Item | None:
+    """A conversation's first question with its answer; None for a document, which asks nothing."""
+    messages = conversation.messages
+    if messages[0].role == "text":
         return None
-    place = f"{conversation.source}:{conversation.place.rsplit(':', 1)[-1]}"
-    return Item(place, tuple(messages[: start + 1]), messages[start + 1].text, conversation.source, conversation.language)
+    end = 2 if messages[0].role == "system" else 1
+    name = f"{conversation.source}:{number:016x}"
+    return Item(name, messages[:end], messages[end].text, conversation.source, conversation.language)
 
 
 def answered(item: Item) -> tuple[Message, ...]:

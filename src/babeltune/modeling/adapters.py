@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
-from babeltune.errors import ConfigError, ModelError, problem
+from babeltune.errors import ConfigError, ModelError, nearest, problem
 from babeltune.options import LoraAdapter, NoAdapter, Precision, RunConfig
 from babeltune.results import publish_folder
 
@@ -22,10 +24,11 @@ def attach(base: Any, config: RunConfig) -> Any:
 
     Raises ConfigError when a target names no module, ModelError when the audit finds another set than was asked for.
     """
-    torch.manual_seed(config.seed)
     match config.adapter:
         case LoraAdapter():
-            model = _lora(base, config.adapter, config)
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(config.seed)
+                model = _lora(base, config.adapter, config)
         case NoAdapter():
             model = base
             for parameter in model.parameters():
@@ -54,6 +57,7 @@ def _lora(base: Any, adapter: LoraAdapter, config: RunConfig) -> Any:
             lora_dropout=adapter.dropout,
             target_modules=sorted(targets),
             task_type="CAUSAL_LM",
+            revision=None if Path(base.name_or_path).is_dir() else config.model.revision,
         ),
     )
 
@@ -75,7 +79,12 @@ def check_targets(model: nn.Module, targets: list[str], name: str) -> None:
         got = ", ".join(map(repr, missing)) or "no targets"
         known = ", ".join(f"{module} ×{count}" for module, count in there.items())
         raise ConfigError(
-            problem("adapter.targets", got, f"linear modules of {name} ({known})", f"adapter.targets=[{next(iter(there), '')}]")
+            problem(
+                "adapter.targets",
+                got,
+                f"linear modules of {name} ({known})",
+                f"adapter.targets=[{nearest(missing[0], there, 1) if missing else next(iter(there), '')}]",
+            )
         )
 
 
@@ -90,7 +99,7 @@ def expected_trainable(model: nn.Module, config: RunConfig) -> int:
                 if hasattr(module, "in_features") and "lora_" not in name
             }
             chosen = [module for name, module in modules.items() if name.rsplit(".", 1)[-1] in wanted]
-            return sum(rank * (module.in_features + module.out_features) for module in chosen)  # type: ignore[operator]
+            return sum(rank * (module.in_features + module.out_features) for module in chosen)
         case _:
             return sum(parameter.numel() for parameter in model.parameters()) if config.data.sources else 0
 
@@ -124,7 +133,12 @@ def load_trainable(model: nn.Module, state: dict[str, torch.Tensor]) -> None:
     if own.keys() != state.keys() or any(own[name].shape != state[name].shape for name in own):
         differing = sorted(own.keys() ^ state.keys())[:3]
         raise ModelError(
-            problem("checkpoint", f"tensors that differ from the model's ({', '.join(differing) or 'other shapes'})", "the same set", "deleting the checkpoint")
+            problem(
+                "checkpoint",
+                f"tensors that differ from the model's ({', '.join(differing) or 'other shapes'})",
+                "the same set",
+                "deleting the checkpoint",
+            )
         )
     with torch.no_grad():
         for name, parameter in own.items():
@@ -135,8 +149,11 @@ def save(model: Any, tokenizer: Any, folder: Path, config: RunConfig) -> Path:
     """Write what was trained: `adapter/` that plain peft loads, or `model/` that plain transformers loads. Safetensors only."""
     target = folder / ("model" if isinstance(config.adapter, NoAdapter) else "adapter")
 
+    # peft asks the hub whether the base's vocabulary has grown unless it is told; here it never does.
+    settings = {"save_embedding_layers": False} if isinstance(config.adapter, LoraAdapter) else {}
+
     def write(place: str) -> None:
-        model.save_pretrained(place)
+        model.save_pretrained(place, **settings)
         tokenizer.save_pretrained(place)
 
     publish_folder(write, target)
@@ -144,14 +161,20 @@ def save(model: Any, tokenizer: Any, folder: Path, config: RunConfig) -> Path:
 
 
 def load(base: Any, folder: Path, config: RunConfig) -> Any:
-    """A base with the adapter that a cell trained, for generation."""
+    """A base with the adapter that a cell trained, for generation. Raises ModelError unless all of it is there and acts."""
     from peft import PeftModel
 
     if isinstance(config.adapter, NoAdapter):
         return base
-    model = PeftModel.from_pretrained(base, str(folder / "adapter"))
-    moved = sum(float(parameter.abs().sum()) for name, parameter in model.named_parameters() if "lora_B" in name)
-    if moved == 0:
-        raise ModelError(problem(str(folder / "adapter"), "an adapter that changes nothing", "trained weights", "deleting it and running again"))
+    place = folder / "adapter"
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message="Found missing adapter keys")
+            model = PeftModel.from_pretrained(base, str(place))
+    except (OSError, ValueError, RuntimeError, UserWarning, SafetensorError) as error:
+        got = f"an adapter that cannot be loaded ({' '.join(str(error).split())[:200]})"
+        raise ModelError(problem(str(place), got, "the adapter that the cell saved", "deleting it and running again")) from error
+    if not any(parameter.count_nonzero() for name, parameter in model.named_parameters() if "lora_B" in name):
+        got = "an adapter that changes nothing"
+        raise ModelError(problem(str(place), got, "trained weights", "deleting it and running again"))
     return model
-

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from babeltune.errors import ModelError, problem
 from babeltune.options import Accelerator, ModelConfig, Precision, RunConfig
-
-log = logging.getLogger(__name__)
 
 
 def load_tokenizer(model: ModelConfig, parent: Path | None) -> Any:
@@ -22,17 +19,21 @@ def load_tokenizer(model: ModelConfig, parent: Path | None) -> Any:
 
     Raises ModelError when there is none, or only a slow one.
     """
-    place = _place(model, parent) if model.tokenizer is None else model.tokenizer
+    place = _place(model, parent) if model.tokenizer is None else _absolute(model.tokenizer)
     try:
         tokenizer = AutoTokenizer.from_pretrained(place, revision=_revision(model, place), trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            problem("model.tokenizer", f"no tokenizer in {place}", "a folder or hub id with tokenizer files", "model.tokenizer=PATH")
-        ) from error
-    if not tokenizer.is_fast or len(tokenizer) == 0 or tokenizer.eos_token_id is None:
-        raise ModelError(
-            problem("model.tokenizer", f"{place} without a fast tokenizer or an end mark", "tokenizer.json", "model.tokenizer=PATH")
-        )
+        if not tokenizer.encode("a", add_special_tokens=False):
+            raise ValueError("its vocabulary is empty")  # what some classes make of a folder without their files
+    except Exception as error:  # others fail, each in its own way
+        got = f"no tokenizer in {place} ({_first(error)})"
+        expected = "a folder, or a hub id and a connection, with tokenizer files"
+        raise ModelError(problem("model.tokenizer", got, expected, "model.tokenizer=FOLDER")) from error
+    if not tokenizer.is_fast:
+        got = f"{type(tokenizer).__name__} in {place}, which has no fast form"
+        raise ModelError(problem("model.tokenizer", got, "a tokenizer.json", "model.tokenizer=FOLDER of a converted one"))
+    if tokenizer.eos_token_id is None:
+        got, expected = f"{place} without an end mark", "an eos_token in tokenizer_config.json"
+        raise ModelError(problem("model.tokenizer", got, expected, "adding it, or model.tokenizer=FOLDER"))
     return tokenizer
 
 
@@ -47,14 +48,8 @@ def load_base(config: RunConfig, parent: Path | None, vocabulary: int) -> Any:
     base = _load(_place(model, parent), config)
     rows = len(base.get_input_embeddings().weight)
     if rows < vocabulary:
-        raise ModelError(
-            problem(
-                "model.tokenizer",
-                f"{vocabulary} tokens for a model of {rows}",
-                "a tokenizer that fits the model",
-                "model.tokenizer=null for the model's own",
-            )
-        )
+        got, expected = f"{vocabulary:,} tokens for a model of {rows:,}", "a tokenizer that fits the model"
+        raise ModelError(problem("model.tokenizer", got, expected, "model.tokenizer=null for the model's own"))
     return base
 
 
@@ -67,16 +62,19 @@ def _load(place: str, config: RunConfig) -> Any:
     model = config.model
     settings: dict[str, Any] = {"dtype": weight_dtype(config), "trust_remote_code": False, "use_safetensors": True}
     if (quantisation := _quantisation(config)) is not None:
+        hush_bitsandbytes()
         settings |= {"quantization_config": quantisation, "device_map": {"": _device(config)}}
     try:
-        with _quiet():
-            return AutoModelForCausalLM.from_pretrained(place, revision=_revision(model, place), **settings)
-    except OSError as error:
-        raise ModelError(_missing(place, error)) from error
-    except ValueError as error:
-        raise ModelError(
-            problem("model.path", f"{place}, which transformers cannot read ({_first(error)})", "a causal language model", "another model")
-        ) from error
+        base, info = AutoModelForCausalLM.from_pretrained(
+            place, revision=_revision(model, place), output_loading_info=True, **settings
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise ModelError(_unreadable(place, error)) from error
+    if info["missing_keys"]:  # transformers fills them with random numbers
+        missing = sorted(info["missing_keys"])
+        got = f"{place} without {len(missing)} of its weights ({', '.join(missing[:3])})"
+        raise ModelError(problem("model.path", got, "every weight of its architecture", "downloading or converting it again"))
+    return base
 
 
 def fresh_model(keys: dict[str, Any], vocabulary: int, seed: int) -> Any:
@@ -124,49 +122,49 @@ def _place(model: ModelConfig, parent: Path | None) -> str:
     """The folder or hub id that weights and tokenizer come from."""
     if parent is not None:
         if not (parent / "model" / "config.json").exists():
-            raise ModelError(
-                problem("model.from_cell", f"{parent} without a model folder", "a cell that trained every weight", "adapter=none there")
-            )
-        return str(parent / "model")
+            got, expected = f"{parent} without a model folder", "a cell that trained every weight"
+            raise ModelError(problem("model.from_cell", got, expected, "adapter=none there"))
+        return str((parent / "model").resolve())
     if model.path is None:
         raise ModelError(problem("model.path", None, "a folder or hub id", "model=tiny"))
-    looks_local = model.path.startswith((".", "/", "~")) or Path(model.path).exists()
-    if looks_local and not (Path(model.path) / "config.json").exists():
-        raise ModelError(
-            problem("model.path", f"{model.path} without config.json", "a folder of a transformers model", "model.path=FOLDER")
-        )
-    return model.path
+    place = _absolute(model.path)
+    if Path(place).is_absolute() and not (Path(place) / "config.json").exists():
+        got = f"{model.path} without config.json"
+        raise ModelError(problem("model.path", got, "a folder of a transformers model", "model.path=FOLDER"))
+    return place
+
+
+def _absolute(place: str) -> str:
+    """A folder's whole path, so that what is written about it holds anywhere; a hub id as it is."""
+    path = Path(place).expanduser()
+    return str(path.resolve()) if place.startswith((".", "/", "~")) or path.exists() else place
 
 
 def _revision(model: ModelConfig, place: str) -> str | None:
-    return None if Path(place).exists() else model.revision
+    """`model.revision` is of the hub model, not of a folder or of another repository that holds the tokenizer."""
+    return model.revision if place == model.path and not Path(place).exists() else None
 
 
-def _missing(place: str, error: OSError) -> str:
-    if Path(place).is_dir():
-        found = sorted(path.name for path in Path(place).iterdir() if path.suffix in (".bin", ".pt", ".pth", ".ckpt"))
-        got = f"{place} with {', '.join(found)}" if found else f"{place} without weights"
-        return problem(
-            "model.path",
-            got,
-            "weights in model.safetensors",
-            "converting them: a pickled file may run code when it is loaded",
-        )
-    return problem(
-        "model.path",
-        f"{place}, which is neither a folder here nor to be had from the hub ({_first(error)})",
-        "a local folder, or a hub id and a connection",
-        "model.path=FOLDER",
-    )
+def _unreadable(place: str, error: Exception) -> str:
+    folder = Path(place)
+    if not folder.is_dir():
+        if isinstance(error, OSError):
+            got = f"{place}, which is neither a folder here nor to be had from the hub ({_first(error)})"
+            return problem("model.path", got, "a local folder, or a hub id and a connection", "model.path=FOLDER")
+    elif not list(folder.glob("*.safetensors")):
+        pickled = sorted(path.name for path in folder.iterdir() if path.suffix in (".bin", ".pt", ".pth", ".ckpt"))
+        got = f"{place} with {', '.join(pickled)}" if pickled else f"{place} without weights"
+        hint = "converting them: a pickled file may run code when it is loaded" if pickled else "downloading it again"
+        return problem("model.path", got, "weights in model.safetensors", hint)
+    got = f"{place}, which transformers cannot read ({_first(error)})"
+    return problem("model.path", got, "a causal language model with sound files", "downloading it again, or another model")
 
 
 def _first(error: BaseException) -> str:
     return str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """bitsandbytes says at every layer and step that it casts its inputs; once is known."""
+def hush_bitsandbytes() -> None:
+    """It says at every layer and step that it casts its inputs."""
     for name in ("bitsandbytes", "bitsandbytes.autograd._functions"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    yield

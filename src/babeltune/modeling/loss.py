@@ -20,10 +20,12 @@ CHUNK_LOGITS = 1 << 24
 """Logits held at a time (64 MiB of float32); more targets than fit are done in chunks and recomputed in the backward pass."""
 
 ALIBI = {"bloom"}
-"""Model types that know positions by distance alone and take no 4-D mask: each block is handed it by a hook."""
+"""Model types that know positions by a bias on distance and take no 4-D mask: each block is handed both by a hook."""
 
 
-def target_losses(model: nn.Module, input_ids_BT: Tensor, position_ids_BT: Tensor, document_ids_BT: Tensor, labels_BT: Tensor) -> Tensor:
+def target_losses(
+    model: nn.Module, input_ids_BT: Tensor, position_ids_BT: Tensor, document_ids_BT: Tensor, labels_BT: Tensor
+) -> Tensor:
     """Negative log-likelihood of each target token, in nats and float32, row by row: shape N.
 
     `labels_BT[b, t]` is the token that position t must predict, or -100.
@@ -35,7 +37,7 @@ def target_losses(model: nn.Module, input_ids_BT: Tensor, position_ids_BT: Tenso
     size = max(1, CHUNK_LOGITS // head.weight.shape[0])
     if len(labels_N) <= size:
         return _losses(head, hidden_NH, labels_N)
-    pieces = zip(hidden_NH.split(size), labels_N.split(size), strict=True)
+    pieces = zip(torch.split(hidden_NH, size), torch.split(labels_N, size), strict=True)
     return torch.cat([checkpoint(_losses, head, part, labels, use_reentrant=False) for part, labels in pieces])
 
 
@@ -49,7 +51,7 @@ def hidden_states(model: nn.Module, input_ids_BT: Tensor, position_ids_BT: Tenso
     body = getattr(lm, lm.base_model_prefix)
     mask_B1TT = block_mask(document_ids_BT, lm.dtype)
     if lm.config.model_type in ALIBI:
-        with _masked(body.h, mask_B1TT):
+        with _separated(body.h, mask_B1TT, position_ids_BT):
             everything = torch.ones_like(input_ids_BT)
             return body(input_ids=input_ids_BT, attention_mask=everything, use_cache=False).last_hidden_state  # type: ignore[no-any-return]
     return body(  # type: ignore[no-any-return]
@@ -67,7 +69,7 @@ def block_mask(document_ids_BT: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.where(allowed_B1TT, torch.zeros((), dtype=dtype, device=blocked.device), blocked)
 
 
-def causal_lm(model: nn.Module) -> Any:
+def causal_lm(model: Any) -> Any:
     """The transformers model inside whatever wraps it."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
@@ -79,36 +81,47 @@ def check_exact(model: nn.Module) -> None:
     logits or ignore positions; this finds it before a run is spent on it.
     """
     lm = causal_lm(model)
-    device = next(lm.parameters()).device
-    size = lm.config.vocab_size
-    documents = [torch.arange(start, start + 5, device=device) % size for start in (7, 31)]
+    tolerance = 0.05 if lm.dtype == torch.bfloat16 or getattr(lm, "is_quantized", False) else 1e-3
     was_training = model.training
     model.eval()
-    with torch.no_grad():
-        plain = torch.cat([lm(input_ids=ids[None], use_cache=False).logits[0] for ids in documents]).float()
-        positions = torch.cat([torch.arange(5, device=device)] * 2)[None]
-        rows = torch.tensor([[0] * 5 + [1] * 5], device=device)
-        packed = lm.get_output_embeddings()(hidden_states(model, torch.cat(documents)[None], positions, rows))[0].float()
-    model.train(was_training)
-    tolerance = 0.05 if lm.dtype == torch.bfloat16 or getattr(lm, "is_quantized", False) else 1e-3
-    off = float((plain - packed).abs().max() / plain.abs().max().clamp_min(1e-6))
+    expected = "a family whose attention can be blocked (llama, qwen2, gptj, bloom and their like)"
+    try:
+        off = _packing_error(lm)
+    except (AttributeError, TypeError, ValueError, RuntimeError) as error:
+        got = f"{lm.config.model_type}, which cannot be packed ({' '.join(str(error).split())[:100]})"
+        raise ConfigError(problem("model", got, expected, "another model")) from error
+    finally:
+        model.train(was_training)
     if not off <= tolerance:
-        raise ConfigError(
-            problem(
-                "model",
-                f"{lm.config.model_type}, whose packed logits differ from its own by {off:.2g} of their size",
-                "a family whose attention can be blocked (llama, qwen2, gptj, bloom and their like)",
-                "another model",
-            )
-        )
+        got = f"{lm.config.model_type}, whose packed logits differ from its own by {off:.2g} of their size"
+        raise ConfigError(problem("model", got, expected, "another model"))
+
+
+@torch.no_grad()
+def _packing_error(lm: Any) -> float:
+    """The largest difference of two packed documents' logits from the model's own, as a share of the largest logit."""
+    device = next(lm.parameters()).device
+    documents = [torch.arange(start, start + 5, device=device) % lm.config.vocab_size for start in (7, 31)]
+    plain = torch.cat([lm(input_ids=ids[None], use_cache=False).logits[0] for ids in documents]).float()
+    positions = torch.cat([torch.arange(5, device=device)] * 2)[None]
+    rows = torch.tensor([[0] * 5 + [1] * 5], device=device)
+    packed = lm.get_output_embeddings()(hidden_states(lm, torch.cat(documents)[None], positions, rows))[0].float()
+    return float((plain - packed).abs().max() / plain.abs().max().clamp_min(1e-6))
 
 
 @contextlib.contextmanager
-def _masked(blocks: Any, mask_B1TT: Tensor) -> Iterator[None]:
-    """Hand each block this mask in place of the one that its model built."""
+def _separated(blocks: Any, mask_B1TT: Tensor, position_ids_BT: Tensor) -> Iterator[None]:
+    """Hand each block this mask, and a bias that starts anew with each document, in place of those that its model built.
+
+    A shift of the bias cancels in the softmax, but in bfloat16 a bias far from zero is coarse: a document late in its row
+    would see its neighbours less sharply than one at the beginning.
+    """
 
     def swap(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        return args, {**kwargs, "attention_mask": mask_B1TT}
+        rows, length = position_ids_BT.shape
+        alibi_BDT = kwargs["alibi"].view(rows, -1, length)  # D heads
+        restarted_BDT = alibi_BDT.gather(2, position_ids_BT[:, None].expand_as(alibi_BDT))
+        return args, {**kwargs, "attention_mask": mask_B1TT, "alibi": restarted_BDT.reshape(kwargs["alibi"].shape)}
 
     handles = [block.register_forward_pre_hook(swap, with_kwargs=True) for block in blocks]
     try:

@@ -1,45 +1,48 @@
-"""Checkpoints that are whole or absent, and proved whole before they are used.
+"""Checkpoint files that are whole or absent, and proved whole before they are used.
 
-Written beside their final name on the same disk, fsynced, renamed; with a digest that is checked on loading. Two are kept, so that
-a damaged newest one costs some steps and not the run. They are read with `weights_only=True`: loading one runs no code.
+Written beside their final name on the same disk, fsynced, renamed; with a digest in front that is checked on reading. They are
+read with `weights_only=True`: loading one runs no code.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-import json
 import logging
 import os
-from collections.abc import Callable
+import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric.plugins import CheckpointIO
-from lightning.pytorch import Callback, LightningModule, Trainer
 
+from babeltune.errors import ModelError, problem
 from babeltune.results import sync_folder, writing
 
 log = logging.getLogger(__name__)
 
 KEPT = 2
+"""Checkpoints of a cell. A damaged newest one costs some steps and not the run."""
+DIGEST_BYTES = hashlib.sha256().digest_size
 
 
 class AtomicCheckpointIO(CheckpointIO):
     """Lightning's reading and writing of checkpoint files, made safe."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        target = Path(path)
+        """Raises OutputError when the file cannot be written; what was there before is then as it was."""
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
-        data = buffer.getvalue()
+        data = buffer.getbuffer()
+        target = Path(path)
+        temporary = target.with_name(f".{target.name}.tmp")
         with writing(target):
             target.parent.mkdir(parents=True, exist_ok=True)
-            temporary = target.with_name(f".{target.name}.tmp")
             try:
                 with open(temporary, "wb") as file:
-                    file.write(hashlib.sha256(data).digest() + data)
+                    file.write(hashlib.sha256(data).digest())
+                    file.write(data)
                     file.flush()
                     os.fsync(file.fileno())
                 os.replace(temporary, target)
@@ -48,13 +51,28 @@ class AtomicCheckpointIO(CheckpointIO):
             sync_folder(target.parent)
 
     def load_checkpoint(self, path: Any, map_location: Any | None = None, weights_only: bool | None = None) -> dict[str, Any]:
+        """Raises ModelError when the file is not one of ours."""
         data = _sound(Path(path))
-        assert data is not None, f"{path} was checked before it was chosen"
-        loaded: dict[str, Any] = torch.load(io.BytesIO(data), map_location=map_location or "cpu", weights_only=True)
+        if data is None:
+            raise ModelError(_foreign(path, "a file that is not as it was written"))
+        try:
+            loaded: dict[str, Any] = torch.load(io.BytesIO(data), map_location=map_location or "cpu", weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+            raise ModelError(_foreign(path, "a file that holds more than tensors")) from error
         return loaded
 
     def remove_checkpoint(self, path: Any) -> None:
         Path(path).unlink(missing_ok=True)
+
+
+def place(folder: Path, step: int) -> Path:
+    """The file of a step's checkpoint. Names sort as their steps do."""
+    return folder / f"step-{step:08d}.ckpt"
+
+
+def step_of(path: Path) -> int:
+    """How many steps were done when a checkpoint was written."""
+    return int(path.stem.removeprefix("step-"))
 
 
 def newest_sound(folder: Path) -> Path | None:
@@ -62,70 +80,31 @@ def newest_sound(folder: Path) -> Path | None:
     for path in sorted(folder.glob("step-*.ckpt"), reverse=True):
         if _sound(path) is not None:
             return path
-        log.warning("%s is damaged; going back to the checkpoint before it", path)
+        log.warning("%s is damaged; going back to what was before it", path)
     return None
 
 
-def _sound(path: Path) -> bytes | None:
+def clear(folder: Path, step: int) -> None:
+    """Remove what a crash left in the way of a run that goes on from `step`: damaged later checkpoints, half-written files."""
+    for path in folder.glob("step-*.ckpt"):
+        if step_of(path) > step:
+            path.unlink()
+    for path in folder.glob(".step-*.tmp"):
+        path.unlink()
+
+
+def rotate(folder: Path) -> None:
+    """Keep the newest few."""
+    for path in sorted(folder.glob("step-*.ckpt"))[:-KEPT]:
+        path.unlink()
+
+
+def _sound(path: Path) -> memoryview | None:
     """A checkpoint's content, or None when a bit of it is not as it was written."""
-    raw = path.read_bytes()
-    digest, data = raw[:32], raw[32:]
+    raw = memoryview(path.read_bytes())
+    digest, data = raw[:DIGEST_BYTES], raw[DIGEST_BYTES:]
     return data if hashlib.sha256(data).digest() == digest else None
 
 
-class Checkpointing(Callback):
-    """Saves every so many steps and when the run is asked to stop; keeps the last two."""
-
-    def __init__(self, folder: Path, every: int) -> None:
-        self._folder = folder
-        self._every = every
-
-    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
-        if trainer.global_step % self._every == 0:
-            self.save(trainer)
-
-    def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
-        # Only a request to stop comes between steps; after an error the weights may be anything.
-        if type(exception).__name__ in ("SIGTERMException", "KeyboardInterrupt") and trainer.global_step:
-            self.save(trainer)
-
-    def save(self, trainer: Trainer) -> None:
-        path = self._folder / f"step-{trainer.global_step:08d}.ckpt"
-        if not path.exists():
-            trainer.save_checkpoint(path)
-        if trainer.is_global_zero:
-            for old in sorted(self._folder.glob("step-*.ckpt"))[:-KEPT]:
-                old.unlink()
-
-
-class Fingerprint(Callback):
-    """Before the first step, every process of a cell proves that it runs the same cell on the same data."""
-
-    def __init__(self, facts: dict[str, Any]) -> None:
-        self._digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-
-    def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
-        if trainer.world_size == 1:
-            return
-        told: list[Any] = [None] * trainer.world_size
-        torch.distributed.all_gather_object(told, self._digest)
-        if len(set(told)) > 1:
-            raise RuntimeError(f"the {trainer.world_size} processes of this cell do not run the same cell: {told}")
-
-
-class Reporting(Callback):
-    """Tells whoever watches how far training is."""
-
-    def __init__(self, tell: Callable[..., None]) -> None:
-        self._tell = tell
-
-    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        self._say(trainer, module)
-
-    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
-        self._say(trainer, module)
-
-    def _say(self, trainer: Trainer, module: LightningModule) -> None:
-        losses: list[float] = getattr(module, "losses", [])
-        note = f"loss {losses[-1]:.3f}" if losses else ""
-        self._tell("progress", phase="training", done=trainer.global_step, total=trainer.max_steps, note=note)
+def _foreign(path: Any, got: str) -> str:
+    return problem(str(path), got, "a checkpoint that this program wrote", "removing it; training goes on from the one before")

@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_never
 
 import torch
-from lightning.pytorch import Trainer
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, SingleDeviceStrategy, Strategy
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from babeltune.data.batching import Examples
 from babeltune.data.datamodule import MixDataModule
 from babeltune.errors import ConfigError, problem
-from babeltune.options import Accelerator, Precision, RunConfig
+from babeltune.options import Accelerator, Precision, RunConfig, TrainerConfig
 from babeltune.options import Strategy as StrategyName
-from babeltune.training.checkpoints import AtomicCheckpointIO, Checkpointing, Fingerprint, Reporting, newest_sound
+from babeltune.training import checkpoints
+from babeltune.training.callbacks import Checkpointing, Reporting, SameCell
 from babeltune.training.module import CausalLMModule
 from babeltune.training.tracking import Tracker
 
 log = logging.getLogger(__name__)
+
+EMPTY_WARNINGS = (
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning's own use of torch
+    "The '.*_dataloader' does not have many workers",  # examples lie ready on disk: workers bring nothing
+)
 
 
 class Stopped(Exception):
@@ -32,15 +40,17 @@ class Stopped(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What training did in this process."""
+    """What training did."""
 
     steps: int
     first_step: int
-    """Where it began: 0, or the step of the checkpoint it went on from."""
+    """Where this process began: 0, or the step of the checkpoint it went on from."""
     seconds: float
+    """Of the steps done here."""
     tokens: int
-    """Tokens of the steps done here, over all processes, without padding."""
+    """Of the steps done here, over all processes, without padding."""
     losses: tuple[float, ...]
+    """Of every step of the run, those before a checkpoint included. Known to the first rank."""
     is_first_rank: bool
 
 
@@ -58,44 +68,50 @@ def fit(
 ) -> Trained:
     """Train to the last step, from the newest sound checkpoint when there is one. The model is changed in place.
 
-    Raises Stopped after SIGTERM, with a checkpoint written.
+    Raises Stopped after SIGTERM or Ctrl-C, with a checkpoint written.
     """
-    check_devices(config)
+    check_devices(config.trainer)
     data = MixDataModule(
         examples, data=config.data, optimizer=config.optimizer, trainer=config.trainer, seed=config.seed, pad_id=pad_id
     )
     total = data.plan.total_steps
     module = CausalLMModule(model, optimizer=config.optimizer, total_steps=total, seed=config.seed, sources=sources)
-    checkpoints = folder / "checkpoints"
-    resumed = newest_sound(checkpoints)
-    first_step = int(resumed.stem.removeprefix("step-")) if resumed else 0
-    tracker.rewind(first_step)
-    trainer = build_trainer(config, total, tracker, [
-        Checkpointing(checkpoints, config.trainer.checkpoint_steps),
-        Fingerprint({"identity": identity, "steps": total, "examples": examples.lengths.tolist()}),
-        Reporting(tell),
-    ])
+    newest = checkpoints.newest_sound(folder / "checkpoints")
+    first_step = checkpoints.step_of(newest) if newest else 0
+    checkpointing = Checkpointing(folder / "checkpoints", config.trainer.checkpoint_steps, tracker)
+    same = SameCell({"identity": identity, "steps": total, "from": first_step, "lengths": examples.lengths.tolist()})
     log.info("training %d steps from step %d, %d examples", total, first_step, len(examples))
+    tracker.rewind(first_step)
+    model.train()  # models are loaded in evaluation mode, and Lightning leaves them in it: dropout would do nothing
     started = time.monotonic()
-    try:
-        trainer.fit(module, datamodule=data, ckpt_path=str(resumed) if resumed else None, weights_only=True)
-    except SIGTERMException as stop:
-        raise Stopped(f"stopped at step {trainer.global_step} of {total}") from stop
-    if trainer.global_step != total:
-        raise AssertionError(f"training ended at step {trainer.global_step} of {total}")
-    return Trained(total, first_step, time.monotonic() - started, module.num_tokens, tuple(module.losses), trainer.is_global_zero)
+    with _quiet():
+        trainer = build_trainer(config, total, tracker, [same, checkpointing, Reporting(tell)])
+        trainer.fit(module, datamodule=data, ckpt_path=str(newest) if newest else None, weights_only=True)
+    if checkpointing.has_stopped:
+        raise Stopped(f"stopped at step {trainer.global_step} of {total}")
+    assert trainer.global_step == total, f"training ended at step {trainer.global_step} of {total}"
+    return Trained(
+        steps=total,
+        first_step=first_step,
+        seconds=time.monotonic() - started,
+        tokens=module.num_tokens,
+        losses=_reconciled(tracker, total) if trainer.is_global_zero else (),
+        is_first_rank=trainer.is_global_zero,
+    )
 
 
-def build_trainer(config: RunConfig, total: int, tracker: Tracker, callbacks: list[Any]) -> Trainer:
+def build_trainer(config: RunConfig, total: int, tracker: Tracker, callbacks: list[Callback]) -> Trainer:
     return Trainer(
         accelerator=config.trainer.accelerator.value,
         devices=config.trainer.devices,
-        strategy=_strategy(config),
+        strategy=_strategy(config.trainer),
         precision="bf16-mixed" if config.precision.kind is Precision.bf16 else "32-true",
         max_steps=total,
         logger=tracker,
+        log_every_n_steps=1,
         callbacks=callbacks,
-        plugins=[AtomicCheckpointIO()],
+        # Whoever starts us says so in the environment; a cluster's own variables are for its own processes.
+        plugins=[checkpoints.AtomicCheckpointIO(), LightningEnvironment()],
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
         limit_val_batches=0,
@@ -105,23 +121,26 @@ def build_trainer(config: RunConfig, total: int, tracker: Tracker, callbacks: li
     )
 
 
-def _strategy(config: RunConfig) -> Strategy | str:
-    match config.trainer.strategy:
+def _strategy(trainer: TrainerConfig) -> Strategy | str:
+    match trainer.strategy:
         case StrategyName.single:
-            return SingleDeviceStrategy("cpu") if config.trainer.accelerator is Accelerator.cpu else "auto"
+            return SingleDeviceStrategy("cpu") if trainer.accelerator is Accelerator.cpu else "auto"
         case StrategyName.ddp:
-            backend = "gloo" if config.trainer.accelerator is Accelerator.cpu else "nccl"
-            return DDPStrategy(process_group_backend=backend)
+            return DDPStrategy(process_group_backend="gloo" if trainer.accelerator is Accelerator.cpu else "nccl")
         case StrategyName.fsdp:
             return FSDPStrategy(use_orig_params=True)
+        case other:
+            assert_never(other)
 
 
-def check_devices(config: RunConfig) -> None:
+def check_devices(trainer: TrainerConfig) -> None:
     """Refuse a GPU that is not there."""
-    wanted = config.trainer.devices if config.trainer.accelerator is Accelerator.gpu else 0
+    wanted = trainer.devices if trainer.accelerator is Accelerator.gpu else 0
     there = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if wanted > there:
-        raise ConfigError(problem(f"trainer={config.trainer.name}", f"{there} GPUs on this machine", f"{wanted}", "trainer=cpu or trainer.devices"))
+        raise ConfigError(
+            problem(f"trainer={trainer.name}", f"{there} GPUs on this machine", f"{wanted}", "trainer=cpu or trainer.devices")
+        )
 
 
 def end_process_group() -> None:
@@ -130,3 +149,27 @@ def end_process_group() -> None:
         torch.distributed.destroy_process_group()
 
 
+def _reconciled(tracker: Tracker, total: int) -> tuple[float, ...]:
+    """The loss of every step as it stands on disk, after a look that none is missing."""
+    tracker.sync()
+    losses = {line["step"]: line["train/loss"] for line in tracker.lines() if "train/loss" in line}
+    if sorted(losses) != list(range(1, total + 1)):
+        log.warning("%s has the losses of %d steps, not of %d; the trained weights are right", tracker.path, len(losses), total)
+    return tuple(losses[step] for step in sorted(losses))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Lightning's tips, inventories of the machine and warnings about itself out of the log."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        for message in EMPTY_WARNINGS:
+            warnings.filterwarnings("ignore", message)
+        for logger in loggers:
+            logger.setLevel(logging.WARNING)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

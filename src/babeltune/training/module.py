@@ -1,5 +1,7 @@
 """The training loop. One loader item is this process's share of one optimizer step."""
 
+# N targets of a micro-batch, S sources of the mix
+
 from __future__ import annotations
 
 import contextlib
@@ -12,7 +14,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
-from babeltune.data.batching import MicroBatch, StepBatch
+from babeltune.data.batching import IGNORED, MicroBatch, StepBatch
 from babeltune.errors import ModelError, problem
 from babeltune.modeling.adapters import load_trainable, trainable_state
 from babeltune.modeling.loss import target_losses
@@ -42,34 +44,25 @@ class CausalLMModule(LightningModule):
         self.num_tokens = 0
 
     def training_step(self, batch: StepBatch, number: int) -> None:
+        """One optimizer step. Raises ModelError before it changes a weight when the loss or its gradient is not a number."""
         step = self.global_step
         assert batch.step == step, f"step {step} was handed the batch of step {batch.step}"
         torch.manual_seed(step_seed(self._seed, step, self.global_rank))
+        sums_S2 = self._backward(batch)
+        loss = float(sums_S2[:, 0].sum()) / batch.num_targets
+        _refuse_unless_finite(step, "loss", loss)
         optimizer = self.optimizers()
         assert not isinstance(optimizer, list)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(self._optimizer, step, self._total_steps)
-
-        sums = torch.zeros(len(self._sources), 2, dtype=torch.float64, device=self.device)
-        last = len(batch.micro_batches) - 1
-        for place, micro in enumerate(batch.micro_batches):
-            with self._sync_if(place == last):
-                losses_N = self._losses(micro)
-                self.manual_backward(losses_N.sum() * (self.trainer.world_size / batch.num_targets))
-            self._tally(sums, losses_N.detach(), micro)
-
-        sums = self._over_ranks(sums)
-        loss = float(sums[:, 0].sum()) / batch.num_targets
-        if not math.isfinite(loss):
-            raise ModelError(
-                problem(f"step {step}", f"a loss of {loss}", "a finite one", "a smaller optimizer.learning_rate or optimizer.clip=1")
-            )
         norm = self._clip(optimizer)
+        _refuse_unless_finite(step, "gradient norm", norm)
+        rate = learning_rate(self._optimizer, step, self._total_steps)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
         optimizer.step()
         optimizer.zero_grad()
         self.losses.append(loss)
         self.num_tokens += batch.num_tokens
-        self._report(step, loss, norm, sums, batch)
+        self._report(step, batch, sums_S2, {"loss": loss, "learning_rate": rate, "gradient_norm": norm})
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
@@ -85,49 +78,52 @@ class CausalLMModule(LightningModule):
         load_trainable(self.model, dict(state_dict))
         return torch.nn.modules.module._IncompatibleKeys([], [])
 
-    def _losses(self, micro: MicroBatch) -> Tensor:
-        losses_N = self.forward(micro)
-        assert isinstance(losses_N, Tensor)
-        return losses_N
-
-    def forward(self, micro: MicroBatch) -> Tensor:
-        """Negative log-likelihood of each target of a micro-batch, in nats."""
-        return target_losses(
-            self.model, micro.input_ids_BT, micro.position_ids_BT, micro.document_ids_BT, micro.labels_BT
-        )
+    def _backward(self, batch: StepBatch) -> Tensor:
+        """Leave the step's gradient in the parameters. Returns the summed loss and the count of targets of each source,
+        over all processes."""
+        sums_S2 = torch.zeros(len(self._sources), 2, dtype=torch.float64, device=self.device)
+        last = len(batch.micro_batches) - 1
+        for place, micro in enumerate(batch.micro_batches):
+            with self._sync_if(place == last):
+                losses_N = target_losses(
+                    self.model, micro.input_ids_BT, micro.position_ids_BT, micro.document_ids_BT, micro.labels_BT
+                )
+                # Processes average their gradients, and each divides by the targets of all.
+                self.manual_backward(losses_N.sum() * (self.trainer.world_size / batch.num_targets))
+            _tally(sums_S2, losses_N.detach(), micro)
+        if self.trainer.world_size > 1:
+            torch.distributed.all_reduce(sums_S2)
+        return sums_S2
 
     def _sync_if(self, is_last: bool) -> contextlib.AbstractContextManager[Any]:
         """Gradients travel between processes once a step, with its last micro-batch."""
         block: Callable[[], Any] | None = getattr(self.trainer.strategy, "block_backward_sync", None)
         return contextlib.nullcontext() if is_last or block is None else block()
 
-    def _tally(self, sums: Tensor, losses_N: Tensor, micro: MicroBatch) -> None:
-        sources_N = micro.source_ids_BT[micro.labels_BT != -100]
-        sums[:, 0].index_add_(0, sources_N, losses_N.double())
-        sums[:, 1].index_add_(0, sources_N, torch.ones_like(losses_N, dtype=torch.float64))
-
-    def _over_ranks(self, sums: Tensor) -> Tensor:
-        if self.trainer.world_size > 1:
-            torch.distributed.all_reduce(sums)
-        return sums
-
     def _clip(self, optimizer: Any) -> float:
         trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         return float(torch.nn.utils.clip_grad_norm_(trained, self._optimizer.clip or math.inf))
 
-    def _report(self, step: int, loss: float, norm: float, sums: Tensor, batch: StepBatch) -> None:
-        metrics = {
-            "train/loss": loss,
-            "train/learning_rate": learning_rate(self._optimizer, step, self._total_steps),
-            "train/gradient_norm": norm,
-            "train/tokens": batch.num_tokens,
-            "train/target_tokens": batch.num_targets,
-        }
-        for name, (total, count) in zip(self._sources, sums.tolist(), strict=True):
+    def _report(self, step: int, batch: StepBatch, sums_S2: Tensor, quantities: dict[str, float]) -> None:
+        metrics = {f"train/{name}": value for name, value in quantities.items()}
+        metrics |= {"train/tokens": batch.num_tokens, "train/target_tokens": batch.num_targets}
+        for name, (total, count) in zip(self._sources, sums_S2.tolist(), strict=True):
             if count:
                 metrics[f"train/loss_{name}"] = total / count
         for logger in self.loggers:
             logger.log_metrics(metrics, step=step + 1)
+
+
+def _tally(sums_S2: Tensor, losses_N: Tensor, micro: MicroBatch) -> None:
+    sources_N = micro.source_ids_BT[micro.labels_BT != IGNORED]
+    sums_S2[:, 0].index_add_(0, sources_N, losses_N.double())
+    sums_S2[:, 1].index_add_(0, sources_N, torch.ones_like(losses_N, dtype=torch.float64))
+
+
+def _refuse_unless_finite(step: int, name: str, value: float) -> None:
+    if not math.isfinite(value):
+        hint = "a smaller optimizer.learning_rate or optimizer.clip=1"
+        raise ModelError(problem(f"step {step}", f"a {name} of {value}", "a finite one", hint))
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:
@@ -136,7 +132,11 @@ def step_seed(seed: int, step: int, rank: int) -> int:
 
 
 def learning_rate(config: OptimizerConfig, step: int, total: int) -> float:
-    """The rate of a step, counted from 0: linear warm-up, then the schedule down to zero after the last step."""
+    """The rate of a step, counted from 0: linear warm-up, then the schedule down to zero after the last step.
+
+    The fall is that of transformers' `get_scheduler`. The warm-up is one step ahead of it: there the first step has a rate of
+    zero and changes nothing; here it has the first share of the warm-up.
+    """
     warmup = config.warmup_steps if config.warmup_steps is not None else round(config.warmup_fraction * total)
     if step < warmup:
         return config.learning_rate * (step + 1) / warmup
@@ -148,4 +148,3 @@ def learning_rate(config: OptimizerConfig, step: int, total: int) -> float:
             return config.learning_rate * left
         case Schedule.cosine:
             return config.learning_rate * 0.5 * (1 - math.cos(math.pi * left))
-

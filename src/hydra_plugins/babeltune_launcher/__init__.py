@@ -36,6 +36,4 @@ class BabeltuneLauncher(Launcher):
         return []
 
 
-ConfigStore.instance().store(
-    group="hydra/launcher", name="babeltune", node=BabeltuneLauncherConf, provider="babeltune"
-)
+ConfigStore.instance().store(group="hydra/launcher", name="babeltune", node=BabeltuneLauncherConf, provider="babeltune")

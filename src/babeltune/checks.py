@@ -1,0 +1,247 @@
+"""What a well-typed config may still get wrong: values out of range, and choices that cannot go together."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+
+from babeltune.errors import nearest, problem
+from babeltune.options import Accelerator, LoraAdapter, NoAdapter, Precision, RunConfig, Stage, Strategy
+
+WORDS = {
+    "evaluation.kind": ("toy", "heldout", "none"),
+    "judge.kind": ("reference",),
+    "logger.kind": ("wandb", "none"),
+    "logger.mode": ("auto", "offline", "online"),
+}
+"""Keys that take one of a few words and choose no type."""
+
+
+def check(config: RunConfig) -> Iterator[str]:
+    """A sentence for each thing that is wrong."""
+    yield from _ranges(config)
+    yield from _words(config)
+    yield from _mix(config)
+    yield from _model(config)
+    yield from _optimizer(config)
+    yield from _decoding(config)
+    yield from _evaluation(config)
+    yield from _devices(config)
+    yield from _pairs(config)
+
+
+def _ranges(config: RunConfig) -> Iterator[str]:
+    optimizer, data, trainer, decoding = config.optimizer, config.data, config.trainer, config.decoding
+    positive: dict[str, float | None] = {
+        "optimizer.learning_rate": optimizer.learning_rate,
+        "optimizer.epochs": optimizer.epochs,
+        "optimizer.global_batch": optimizer.global_batch,
+        "optimizer.max_steps": optimizer.max_steps,
+        "optimizer.clip": optimizer.clip,
+        "data.max_rows": data.max_rows,
+        "data.max_tokens": data.max_tokens,
+        "trainer.devices": trainer.devices,
+        "trainer.threads": trainer.threads,
+        "trainer.micro_tokens": trainer.micro_tokens,
+        "trainer.checkpoint_steps": trainer.checkpoint_steps,
+        "evaluation.max_items": config.evaluation.max_items,
+        "evaluation.batch": config.evaluation.batch,
+        "decoding.max_new_tokens": decoding.max_new_tokens,
+        "decoding.top_k": decoding.top_k,
+        "decoding.beams": decoding.beams,
+        "decoding.temperature": decoding.temperature,
+        "decoding.repetition_penalty": decoding.repetition_penalty,
+        "model.vocabulary": config.model.vocabulary,
+        "grid.workers": config.grid.workers,
+    }
+    shares = {
+        "data.max_bad_fraction": data.max_bad_fraction,
+        "data.heldout_fraction": data.heldout_fraction,
+        "optimizer.warmup_fraction": optimizer.warmup_fraction,
+    }
+    from_zero: dict[str, float | None] = {
+        "seed": config.seed,
+        "data.workers": data.workers,
+        "optimizer.warmup_steps": optimizer.warmup_steps,
+        "optimizer.weight_decay": optimizer.weight_decay,
+        "decoding.min_new_tokens": decoding.min_new_tokens,
+    }
+    if isinstance(config.adapter, LoraAdapter):
+        positive |= {"adapter.rank": config.adapter.rank, "adapter.alpha": config.adapter.alpha}
+        shares["adapter.dropout"] = config.adapter.dropout
+    for where, value in positive.items():
+        if value is not None and not (value > 0 and math.isfinite(value)):
+            yield problem(where, value, "a number above zero", f"{where}=1")
+    for where, share in shares.items():
+        if not 0 <= share < 1:
+            yield problem(where, share, "a share from 0 up to, not including, 1", f"{where}=0.01")
+    for where, value in from_zero.items():
+        if value is not None and not (value >= 0 and math.isfinite(value)):
+            yield problem(where, value, "0 or more", f"{where}=0")
+
+
+def _words(config: RunConfig) -> Iterator[str]:
+    for where, words in WORDS.items():
+        group, key = where.split(".")
+        value = getattr(getattr(config, group), key)
+        if value not in words:
+            yield problem(where, repr(value), f"one of {', '.join(words)}", f"{where}={nearest(str(value), words, 1)}")
+    for where, name in {"grid.name": config.grid.name, "data.name": config.data.name, "model.name": config.model.name}.items():
+        if name is not None and not re.fullmatch(r"\w[\w.+-]*", name):
+            yield problem(where, repr(name), "a file name of letters, digits, and . _ + -", f"{where}=my_{where.split('.')[0]}")
+
+
+def _mix(config: RunConfig) -> Iterator[str]:
+    data = config.data
+    for name, take in data.take.items():
+        where = f"data.take.{name}"
+        if name not in data.sources:
+            yield problem(where, repr(name), "a source of the mix", nearest(name, data.sources) or f"~{where}")
+        chosen = {key: value for key, value in vars(take).items() if value is not None}
+        if len(chosen) > 1:
+            yield problem(where, " and ".join(chosen), "one of count, fraction and weight", "leaving one")
+        for key, value in chosen.items():
+            if not (value > 0 and math.isfinite(value)):
+                yield problem(f"{where}.{key}", value, "a number above zero", "null to take every row, or leaving the source out")
+    for group, sources in (("data", data.sources), ("evaluation", config.evaluation.sources)):
+        for name, source in sources.items():
+            where = f"{group}.sources.{name}"
+            if source.name != name:
+                yield problem(f"{where}.name", repr(source.name), "the name it is listed under", f"{where}.name={name}")
+            if source.toy is not None and source.toy.rows <= 0:
+                yield problem(f"{where}.toy.rows", source.toy.rows, "a number above zero", f"{where}.toy.rows=1000")
+            if source.toy is not None and not 0 <= source.toy.wrong_fraction <= 1:
+                yield problem(f"{where}.toy.wrong_fraction", source.toy.wrong_fraction, "a share from 0 to 1", "0.5")
+    languages = {source.language for source in data.sources.values()}
+    for language, count in data.quota.items():
+        where = f"data.quota.{language}"
+        if count < 0:
+            yield problem(where, count, "0 or more rows", f"~{where} to take every row")
+        if "mixed" not in languages and languages and language not in languages:
+            yield problem(where, repr(language), f"a language of the mix ({', '.join(sorted(languages))})", f"~{where}")
+
+
+def _model(config: RunConfig) -> Iterator[str]:
+    model = config.model
+    given = [key for key in ("path", "from_cell", "fresh") if getattr(model, key) is not None]
+    if len(given) != 1:
+        hint = ", ".join(f"model.{key}=null" for key in given) or "model=tiny"
+        yield problem("model", " and ".join(given) or "no weights", "one of path, from_cell and fresh", hint)
+    if model.tokenizer == "train" and (model.fresh is None or not config.data.sources):
+        yield problem("model.tokenizer", "train", "a fresh model and a mix to learn it from", "model.tokenizer=null")
+    if model.fresh is None:
+        return
+    if "model_type" not in model.fresh:
+        yield problem("model.fresh", sorted(model.fresh), "a model_type among its keys", "+model.fresh.model_type=llama")
+    if model.tokenizer is None:
+        yield problem("model.tokenizer", None, "a tokenizer for a fresh model", "model.tokenizer=train")
+
+
+def _optimizer(config: RunConfig) -> Iterator[str]:
+    optimizer = config.optimizer
+    if len(optimizer.betas) != 2 or not all(0 <= beta < 1 for beta in optimizer.betas):
+        yield problem(
+            "optimizer.betas", optimizer.betas, "two numbers from 0 up to, not including, 1", "optimizer.betas=[0.9,0.999]"
+        )
+    if optimizer.warmup_steps and optimizer.max_steps and optimizer.warmup_steps >= optimizer.max_steps:
+        yield problem(
+            "optimizer.warmup_steps",
+            optimizer.warmup_steps,
+            f"fewer than optimizer.max_steps={optimizer.max_steps}",
+            "optimizer.warmup_steps=null",
+        )
+
+
+def _decoding(config: RunConfig) -> Iterator[str]:
+    decoding = config.decoding
+    if decoding.top_p is not None and not 0 < decoding.top_p <= 1:
+        yield problem("decoding.top_p", decoding.top_p, "a share above 0 and up to 1", "decoding.top_p=0.9")
+    if decoding.min_new_tokens is not None and decoding.min_new_tokens > decoding.max_new_tokens:
+        yield problem(
+            "decoding.min_new_tokens",
+            decoding.min_new_tokens,
+            f"at most decoding.max_new_tokens={decoding.max_new_tokens}",
+            "decoding.min_new_tokens=null",
+        )
+    drawn = [f"decoding.{key}" for key in ("temperature", "top_k", "top_p") if getattr(decoding, key) is not None]
+    if drawn and not decoding.sample:
+        yield problem(
+            " and ".join(drawn),
+            "a value, which has no effect without sampling",
+            "null",
+            f"decoding.sample=true, or {', '.join(f'{key}=null' for key in drawn)}",
+        )
+
+
+def _evaluation(config: RunConfig) -> Iterator[str]:
+    evaluation = config.evaluation
+    if evaluation.kind == "none":
+        return
+    if not evaluation.metrics:
+        yield problem("evaluation.metrics", "[]", "at least one metric", "evaluation.metrics=[exact_match]")
+    if evaluation.kind == "toy" and not evaluation.languages:
+        yield problem("evaluation.languages", "[]", "at least one language", "evaluation.languages=[zh,vi,en]")
+    if evaluation.kind == "heldout" and not evaluation.sources:
+        yield problem("evaluation.sources", "{}", "at least one source", "evaluation=heldout")
+    if evaluation.kind == "heldout" and config.data.heldout_fraction == 0:
+        yield problem(
+            "data.heldout_fraction", 0, "a share for evaluation.kind=heldout to take items from", "data.heldout_fraction=0.02"
+        )
+
+
+def _devices(config: RunConfig) -> Iterator[str]:
+    trainer = config.trainer
+    if trainer.strategy is Strategy.fsdp and trainer.accelerator is Accelerator.cpu:
+        yield problem(
+            "trainer.strategy=fsdp with trainer.accelerator=cpu",
+            "a CPU",
+            "a GPU for each process",
+            "trainer=ddp_cpu or trainer=fsdp",
+        )
+    if trainer.strategy is Strategy.single and trainer.devices > 1:
+        several = "trainer=ddp_cpu" if trainer.accelerator is Accelerator.cpu else "trainer=ddp"
+        yield problem(
+            "trainer.devices", trainer.devices, f"1 with trainer={trainer.name}", f"{several} trainer.devices={trainer.devices}"
+        )
+    if config.optimizer.global_batch < trainer.devices:
+        yield problem(
+            "optimizer.global_batch",
+            config.optimizer.global_batch,
+            f"an example for each of {trainer.devices} devices",
+            f"optimizer.global_batch={trainer.devices}",
+        )
+    if trainer.micro_tokens < config.data.max_tokens:
+        yield problem(
+            "trainer.micro_tokens",
+            trainer.micro_tokens,
+            f"room for one example of data.max_tokens={config.data.max_tokens}",
+            f"trainer.micro_tokens={config.data.max_tokens} or a smaller data.max_tokens",
+        )
+
+
+def _pairs(config: RunConfig) -> Iterator[str]:
+    precision, trainer = config.precision.kind, config.trainer
+    if precision in (Precision.int8, Precision.nf4):
+        where = f"precision={precision.value}"
+        if isinstance(config.adapter, NoAdapter) and config.data.sources:
+            hint = "adapter=lora or precision=bf16"
+            yield problem(f"{where} with adapter=none", "quantised weights to train", "an adapter over a quantised base", hint)
+        if config.model.fresh is not None:
+            yield problem(f"{where} with model.fresh", "random weights to quantise", "a trained base", "precision=fp32")
+    if precision is Precision.int8 and trainer.strategy is Strategy.fsdp:
+        yield problem(
+            "precision=int8 with trainer=fsdp", "8-bit weights to shard", "weights that shard", "precision=bf16 or trainer=ddp"
+        )
+    attaches = isinstance(config.adapter, LoraAdapter) and bool(config.data.sources)
+    if attaches and not getattr(config.adapter, "targets", None) and not config.model.lora_targets:
+        yield problem("adapter.targets", "[]", "names of linear modules", "adapter.targets=[q_proj,v_proj] or adapter=none")
+    pretrains = config.stage.kind is Stage.pretrain
+    if pretrains != (config.template.name == "plain"):
+        wanted = "plain" if pretrains else "alpaca"
+        yield problem(
+            f"template={config.template.name} with stage={config.stage.kind.value}",
+            "texts of another kind" if pretrains else "documents, which have no answers to learn",
+            f"template={wanted}",
+            f"template={wanted} or stage={'tune' if pretrains else 'pretrain'}",
+        )

@@ -1,0 +1,34 @@
+"""Cells that look finished, written without training anything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from babeltune import comparison
+from babeltune.cells import cell_of
+from babeltune.config import compose, dump
+from babeltune.records import Score
+from babeltune.results import RunResult, write_json, write_result
+
+
+def score(name: str, items: Mapping[str, float], signature: str = "s1", higher_is_better: bool = True) -> Score:
+    value = sum(items.values()) / len(items) if items else None
+    return Score(name, value, len(items), 0, signature, higher_is_better, dict(items))
+
+
+def finish(overrides: Sequence[str], scores: Sequence[Score], outputs: Path, labels: tuple[str, ...] = ()) -> Path:
+    """Write a cell's folder as if it had been trained and judged. Returns it."""
+    cell = cell_of(compose([*overrides, f"paths.outputs={outputs}"]))
+    named = {one.name: one for one in scores}
+    write_json(cell.folder / "trained.json", {"steps": 1})
+    write_json(cell.folder / "evaluations" / cell.evaluation[:8] / "scores.json", {n: asdict(one) for n, one in named.items()})
+    result = RunResult(cell.folder.name, cell.identity, cell.evaluation, dump(cell.config), named, {}, {"steps": 1}, labels)
+    write_result(cell.folder, result)
+    return cell.folder
+
+
+def note(cells: Sequence[Sequence[str]], outputs: Path) -> Path:
+    """The manifest of a grid of these cells."""
+    return comparison.write_manifest([compose([*cell, f"paths.outputs={outputs}"]) for cell in cells])

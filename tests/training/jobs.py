@@ -1,0 +1,237 @@
+"""What the processes that these tests start run: real cells, small ones, and hands that break things on purpose."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import peft  # noqa: F401 imported here, once, for every process that is forked from this one
+import torch
+import wandb  # noqa: F401 the same
+
+from babeltune import runner
+from babeltune.config import compose
+from babeltune.data import preparing
+from babeltune.errors import BabelTuneError
+from babeltune.modeling.loading import fresh_model
+from babeltune.modeling.vocabulary import train_tokenizer
+from babeltune.options import RunConfig
+from babeltune.records import Conversation
+from babeltune.training import fitting, tracking
+from babeltune.training import module as modules
+
+REFUSED, PREEMPTED = 3, 143
+
+OVERRIDES = (
+    "data=toy_all",
+    *(f"data.sources.toy_{language}.toy.rows=40" for language in ("zh", "vi", "en")),
+    "data.max_rows=44",
+    "data.max_tokens=224",
+    "model=tiny",
+    "model.from_cell=null",
+    "adapter=lora",
+    "adapter.dropout=0.2",
+    "trainer.micro_tokens=448",
+    "trainer.checkpoint_steps=3",
+    "optimizer.epochs=2",
+    "optimizer.global_batch=8",
+    "optimizer.schedule=cosine",
+    "optimizer.warmup_fraction=0.3",
+    "optimizer.learning_rate=0.02",
+    "evaluation=none",
+    "scale=paper",
+    "logger=none",
+)
+"""Twelve steps in two epochs, of several micro-batches each; dropout, warm-up and cosine."""
+STEPS = 12
+
+LLAMA = {
+    "model_type": "llama",
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 512,
+}
+
+
+def config(outputs: Path, *overrides: str) -> RunConfig:
+    return compose([*OVERRIDES, f"model.path={outputs / 'base'}", *overrides, f"paths.outputs={outputs}"])
+
+
+def write_base(outputs: Path) -> None:
+    """A random Llama, and a tokenizer that knows the words of the mix."""
+    sources = config(outputs).data.sources.values()
+    rows = [row for source in sources for row in preparing.conversations(source, outputs, 0.0)]
+    texts = [message.text for row in rows if isinstance(row, Conversation) for message in row.messages]
+    tokenizer = train_tokenizer(texts, 600)
+    for part in (tokenizer, fresh_model(LLAMA, len(tokenizer), seed=0)):
+        part.save_pretrained(outputs / "base")
+
+
+def train(
+    outputs: Path,
+    overrides: tuple[str, ...] = (),
+    *,
+    log: Path,
+    environment: dict[str, str] | None = None,
+    sabotage: Callable[[], None] = lambda: None,
+) -> None:
+    """Run a cell as a worker does. Ends with 0, REFUSED after one sentence, PREEMPTED, or 1 with a traceback."""
+    train_many(outputs, (overrides,), log=log, environment=environment, sabotage=sabotage)
+
+
+def train_many(
+    outputs: Path,
+    cells: tuple[tuple[str, ...], ...],
+    *,
+    log: Path,
+    environment: dict[str, str] | None = None,
+    sabotage: Callable[[], None] = lambda: None,
+) -> None:
+    """Run one cell after another in this process."""
+    os.setsid()
+    os.environ.update(environment or {})
+    record = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(record, 1)
+    os.dup2(record, 2)
+    sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s", force=True)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # the fork server ignores it
+    sabotage()
+    try:
+        if not (outputs / "base").exists():
+            write_base(outputs)
+        for overrides in cells:
+            runner.run(config(outputs, *overrides))
+    except runner.Preempted as stop:
+        print(stop)
+        code = PREEMPTED
+    except BabelTuneError as error:
+        print(f"error: {error}")
+        code = REFUSED
+    except SystemExit as leaving:
+        code = leaving.code if isinstance(leaving.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    else:
+        code = 0
+    sys.stdout.flush()
+    os._exit(code)
+
+
+class KilledIn:
+    """SIGKILL in the middle of writing the checkpoint of a step: when half of it is there, or when it has yet to be renamed."""
+
+    def __init__(self, step: int, moment: str) -> None:
+        self.step, self.moment = step, moment
+
+    def __call__(self) -> None:
+        real = getattr(os, self.moment)
+
+        def deadly(first: Any, *rest: Any) -> None:
+            name = os.readlink(f"/proc/self/fd/{first}") if isinstance(first, int) else str(first)
+            if f"step-{self.step:08d}.ckpt" in name:
+                if self.moment == "fsync":
+                    os.truncate(name, os.path.getsize(name) // 2)
+                os.kill(os.getpid(), signal.SIGKILL)
+            real(first, *rest)
+
+        setattr(os, self.moment, deadly)
+
+
+class AtStep:
+    """Does something right before a step, in one of the cell's processes."""
+
+    def __init__(self, step: int, action: Callable[[Any], None], rank: int = 0) -> None:
+        self.step, self.action, self.rank = step, action, rank
+
+    def __call__(self) -> None:
+        real = modules.CausalLMModule.training_step
+
+        def step(module: Any, batch: Any, number: int) -> None:
+            if batch.step == self.step and os.environ.get("RANK", "0") == str(self.rank):
+                self.action(module)
+            real(module, batch, number)
+
+        modules.CausalLMModule.training_step = step  # type: ignore[method-assign]
+
+
+def kill_me(_: Any) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def terminate_me(_: Any) -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def interrupt_me(_: Any) -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def spoil_a_weight(module: Any) -> None:
+    next(parameter for parameter in module.parameters() if parameter.requires_grad).data.fill_(torch.nan)
+
+
+def spoil_the_gradient(module: Any) -> None:
+    parameter = next(parameter for parameter in module.parameters() if parameter.requires_grad)
+    parameter.register_hook(lambda gradient: gradient * torch.inf)
+
+
+class Diary:
+    """Notes, at every step, what only the process itself can see."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __call__(self) -> None:
+        real = modules.CausalLMModule.training_step
+        rank = os.environ.get("RANK", "0")
+
+        def step(module: Any, batch: Any, number: int) -> None:
+            before = [float(part.double().abs().sum()) for part in module.parameters() if part.requires_grad]
+            masks: list[bytes] = []
+            handles = [
+                part.register_forward_hook(lambda _, __, output: masks.append((output == 0).numpy().tobytes()))
+                for part in module.modules()
+                if isinstance(part, torch.nn.Dropout) and part.p > 0
+            ]
+            real(module, batch, number)
+            for handle in handles:
+                handle.remove()
+            note = {
+                "step": batch.step,
+                "rank": rank,
+                "examples": batch.examples,
+                "micro_batches": len(batch.micro_batches),
+                "is_training": all(part.training for part in module.modules()),
+                "is_dropping": any(any(mask) for mask in masks),
+                "draw": torch.rand(4).tolist(),
+                "adapter": before,
+            }
+            with open(self.path, "a") as file:
+                file.write(json.dumps(note) + "\n")
+
+        modules.CausalLMModule.training_step = step  # type: ignore[method-assign]
+
+
+def impatient() -> None:
+    """Waits for a server a tenth of the time."""
+    tracking.SERVER_SECONDS /= 10
+
+
+class OtherCell:
+    """Makes one rank believe that its cell is another one."""
+
+    def __call__(self) -> None:
+        if os.environ.get("RANK") == "1":
+            real = fitting.SameCell
+            fitting.SameCell = lambda facts: real(facts | {"identity": "another"})  # type: ignore[assignment, misc]
