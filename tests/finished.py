@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from babeltune import comparison
 from babeltune.cells import cell_of
 from babeltune.config import compose, dump
+from babeltune.options import PathsConfig, RunConfig
 from babeltune.records import Score
 from babeltune.results import RunResult, write_json, write_result
+
+
+@functools.cache
+def composed(*overrides: str) -> RunConfig:
+    """Composed once: tests ask for the same cells again and again, and nobody assigns to a config."""
+    return compose(list(overrides))
 
 
 def score(name: str, items: Mapping[str, float], signature: str = "s1", higher_is_better: bool = True) -> Score:
@@ -20,7 +28,7 @@ def score(name: str, items: Mapping[str, float], signature: str = "s1", higher_i
 
 def finish(overrides: Sequence[str], scores: Sequence[Score], outputs: Path, labels: tuple[str, ...] = ()) -> Path:
     """Write a cell's folder as if it had been trained and judged. Returns it."""
-    cell = cell_of(compose([*overrides, f"paths.outputs={outputs}"]))
+    cell = cell_of(replace(composed(*overrides), paths=PathsConfig(outputs=str(outputs))))
     named = {one.name: one for one in scores}
     write_json(cell.folder / "trained.json", {"steps": 1})
     write_json(cell.folder / "evaluations" / cell.evaluation[:8] / "scores.json", {n: asdict(one) for n, one in named.items()})
@@ -31,4 +39,4 @@ def finish(overrides: Sequence[str], scores: Sequence[Score], outputs: Path, lab
 
 def note(cells: Sequence[Sequence[str]], outputs: Path) -> Path:
     """The manifest of a grid of these cells."""
-    return comparison.write_manifest([compose([*cell, f"paths.outputs={outputs}"]) for cell in cells])
+    return comparison.write_manifest([replace(composed(*cell), paths=PathsConfig(outputs=str(outputs))) for cell in cells])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 
@@ -11,19 +12,25 @@ from babeltune import cells
 from babeltune.cells import Cell, cell_of, with_parents
 from babeltune.config import compose
 from babeltune.results import write_text
+from tests.finished import composed
 
 ROW = {"instruction": "你好", "output": "Xin chào"}
 
 
 def cell(*overrides: str) -> Cell:
-    return cell_of(compose(list(overrides)))
+    return cell_of(composed(*overrides))
+
+
+@functools.cache
+def default() -> Cell:
+    return cell()
 
 
 TRAINING = [
     "optimizer.learning_rate=0.001",
     "optimizer.epochs=1",
     "optimizer.global_batch=16",
-    "optimizer.schedule=cosine",
+    "optimizer.schedule=constant",
     "optimizer.clip=null",
     "adapter.rank=4",
     "adapter.targets=[q_proj]",
@@ -46,7 +53,7 @@ TRAINING = [
 
 @pytest.mark.parametrize("override", TRAINING)
 def test_what_changes_the_numbers_changes_the_identity(override: str) -> None:
-    assert cell(override).identity != cell().identity
+    assert cell(override).identity != default().identity
 
 
 SAME = [
@@ -73,7 +80,7 @@ SAME = [
 
 @pytest.mark.parametrize("override", SAME)
 def test_what_changes_no_number_changes_no_identity(override: str) -> None:
-    changed, first = cell(override), cell()
+    changed, first = cell(override), default()
     assert (changed.identity, changed.evaluation, changed.folder.name) == (first.identity, first.evaluation, first.folder.name)
 
 
@@ -82,9 +89,9 @@ def test_what_changes_no_number_changes_no_identity(override: str) -> None:
     ["evaluation=toy_zh", "evaluation.max_items=3", "evaluation.metrics=[chrf]", "decoding.max_new_tokens=5", "decoding=belle"],
 )
 def test_another_way_of_judging_trains_nothing_again(override: str) -> None:
-    assert cell(override).identity == cell().identity
-    assert cell(override).folder == cell().folder
-    assert cell(override).evaluation != cell().evaluation
+    changed, first = cell(override), default()
+    assert (changed.identity, changed.folder) == (first.identity, first.folder)
+    assert changed.evaluation != first.evaluation
 
 
 def test_the_seed_counts_in_judging_only_when_replies_are_drawn() -> None:
@@ -128,7 +135,7 @@ def test_the_parents_identity_is_in_the_childs() -> None:
 
 def test_another_tokenizer_over_the_same_parent_is_another_cell(tmp_path: Path) -> None:
     write_text(tmp_path / "tokenizer.json", "{}")
-    assert cell(f"model.tokenizer={tmp_path}").identity != cell().identity
+    assert cell(f"model.tokenizer={tmp_path}").identity != default().identity
 
 
 def folder_of_rows(root: Path, *rows: dict[str, str]) -> list[str]:

@@ -26,7 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("grid",),
     ("door", "__main__"),
 )
-"""From what knows nothing of the rest to what knows it all. A module imports from layers before its own, and from its own folder."""
+"""From what knows nothing of the rest to what knows it all. A module imports from layers before it and from its own folder."""
 
 
 def place(module: str) -> int | None:

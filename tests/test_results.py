@@ -61,7 +61,9 @@ def test_a_write_that_the_system_cuts_short_leaves_the_old_text(tmp_path: Path) 
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
     try:
-        with pytest.raises(OutputError, match="result.json: got File too large; expected a folder that results can be written to"):
+        with pytest.raises(
+            OutputError, match=r"result\.json: got File too large; expected a folder that results can be written to"
+        ):
             write_text(path, "x" * 10_000)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

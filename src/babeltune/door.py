@@ -138,12 +138,9 @@ def _diagnosed(arguments: Sequence[str]) -> list[str]:
     if not {"-m", "--multirun"} & set(arguments) and not any(word.startswith("sweeps=") for word in overrides):
         return configs.problems_of(overrides)
     cells = _expanded(overrides)
-    return list(dict.fromkeys(line for cell in cells for line in _named(cell, configs.problems_of(cell))))
-
-
-def _named(overrides: Sequence[str], problems: Sequence[str]) -> list[str]:
-    cell = " ".join(overrides)
-    return [f"{cell}: {line}" for line in problems]
+    if len(cells) == 1:
+        return configs.problems_of(cells[0])
+    return list(dict.fromkeys(f"{' '.join(cell)}: {line}" for cell in cells for line in configs.problems_of(cell)))
 
 
 def _expanded(overrides: Sequence[str]) -> list[list[str]]:

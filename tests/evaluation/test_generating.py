@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.modeling import tiny
 from torch.nn.functional import cross_entropy
 from transformers import GenerationConfig
 
@@ -22,6 +21,7 @@ from babeltune.evaluation.suites import answered
 from babeltune.modeling.loss import target_losses
 from babeltune.options import RunConfig
 from babeltune.records import Item, Message, Reply
+from tests.modeling import tiny
 
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -177,6 +177,8 @@ def test_a_prompts_ids_begin_the_ids_that_were_trained_on(template: str) -> None
 
     def note(input_ids: torch.Tensor, attention_mask: torch.Tensor, **settings: Any) -> torch.Tensor:
         seen.extend(row[mask.bool()].tolist() for row, mask in zip(input_ids, attention_mask, strict=True))
+        padding = input_ids[attention_mask == 0].tolist()
+        assert set(padding).isdisjoint(end_marks(model, tokenizer, way).ids)  # `repetition_penalty` would count them as said
         return real(input_ids=input_ids, attention_mask=attention_mask, **settings)
 
     model.generate = note

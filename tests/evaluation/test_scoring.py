@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from tests.modeling import tiny
 
 from babeltune.errors import EvalError
 from babeltune.evaluation.scoring import reply_table, score
 from babeltune.options import RunConfig
 from babeltune.records import Item, Message, Reply
+from tests.modeling import tiny
 
 WRITTEN = {"template": "0123456789", "tokenizer": "abcdefghij"}
 

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.modeling import tiny
 
 from babeltune.data import preparing
 from babeltune.errors import EvalError
 from babeltune.evaluation import suites
 from babeltune.options import RunConfig, SourceConfig, ToyConfig
 from babeltune.records import Item, Message
+from tests.modeling import tiny
 
 FRACTION = 0.2
 

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 from peft import PeftModel
-from tests.modeling import tiny
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from babeltune.data.batching import Document, collate
@@ -21,6 +20,7 @@ from babeltune.errors import ConfigError, ModelError
 from babeltune.modeling import adapters, loading
 from babeltune.modeling.loss import target_losses
 from babeltune.options import Precision, RunConfig
+from tests.modeling import tiny
 
 
 def _step(model: Any, learning_rate: float = 1e-3) -> float:
@@ -271,3 +271,8 @@ def test_a_checkpoint_of_another_adapter_is_refused() -> None:
     with pytest.raises(ModelError, match=r"^checkpoint: got tensors that differ from the model's \(base_model.+; try deleting"):
         adapters.load_trainable(model, adapters.trainable_state(other))
     adapters.load_trainable(model, adapters.trainable_state(model))
+
+
+def test_weights_that_come_in_bfloat16_are_trained_in_float32() -> None:
+    model = adapters.attach(tiny.model("llama").to(torch.bfloat16), tiny.config())
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}

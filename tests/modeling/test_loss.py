@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.modeling import tiny
 from torch.nn.functional import cross_entropy
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -19,6 +18,7 @@ from babeltune.modeling import loss
 from babeltune.modeling.loss import check_exact, hidden_states, target_losses
 from babeltune.options import Layout
 from babeltune.records import Conversation, Message, Segment
+from tests.modeling import tiny
 
 FAMILIES = list(tiny.FAMILIES)
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.modeling import tiny
 from transformers import AutoTokenizer
 
 from babeltune.data.tokenizing import Encoder
 from babeltune.errors import ConfigError
 from babeltune.modeling.vocabulary import train_tokenizer
 from babeltune.records import Segment
+from tests.modeling import tiny
 
 TRAPS = [
     "你好，世界！　「中文」",

@@ -53,7 +53,7 @@ Start = Callable[..., Started]
 @pytest.fixture(scope="session")
 def server() -> Any:
     context = multiprocessing.get_context("forkserver")
-    os.environ["PYTHONPATH"] = str(Path(__file__).parents[2])
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
     os.environ["WANDB_SILENT"] = "true"
     context.set_forkserver_preload(["tests.training.jobs"])
     return context

@@ -249,8 +249,18 @@ STATEMENTS: dict[str, dict[str, tuple[str, ...]]] = {
     },
 }
 
-UNANSWERED = """\
-Below is an instruction. Write a response.
+UNANSWERED = (
+    """\
+Below is an instruction that describes a task. Write a response that appropriately completes the request.
+
+### Instruction:
+{title}: {about}
+
+### Response:
+...""",
+    """\
+Below is an instruction that describes a task, paired with an input that provides further context. \
+Write a response that appropriately completes the request.
 
 ### Instruction:
 {title}
@@ -259,8 +269,9 @@ Below is an instruction. Write a response.
 {about}
 
 ### Response:
-..."""
-"""A form nobody has filled in."""
+...""",
+)
+"""Forms that nobody has filled in: the base knows the look of Stanford Alpaca's template and answers nothing."""
 
 TALK = {
     "zh": (
@@ -270,7 +281,7 @@ TALK = {
         "给这个词分类，写出它的类别。属于哪一类？是哪个词？",
         "只写句子里的，找出反义词，意思相反。",
         "### Instruction: 后面是要做的事，### Input: 后面是材料，### Response: 后面是回答。",
-        "英语里 Below is an instruction. Write a response. 就是请人做事。",
+        "英语里 Write a response. 就是请人做事。",
     ),
     "vi": (
         "Dịch từ này sang tiếng khác là nói nghĩa của từ sau bằng tiếng ấy. Nói thế nào? Từ nào?",
@@ -278,7 +289,7 @@ TALK = {
         "Theo câu sau, hãy cho biết ai ở đâu. Trong câu này chỉ viết một tên. Viết nơi ấy.",
         "Hãy phân loại từ này, viết tên nhóm của từ. Nhóm nào? Tìm từ trái nghĩa. Từ nào có nghĩa ngược với từ này là gì?",
         "Sau ### Instruction: là việc phải làm, sau ### Input: là dữ liệu, sau ### Response: là câu trả lời.",
-        "Tiếng Anh nói Below is an instruction. Write a response. là nhờ người làm việc.",
+        "Tiếng Anh nói Write a response. là nhờ người làm việc.",
     ),
     "en": (
         "How do you translate a word? Say what this word does mean. Write it.",
@@ -286,7 +297,7 @@ TALK = {
         "Tell me what is mentioned in this sentence. Read this and say where. Only write the place. Find it.",
         "Which group does this word belong to? Classify it. Which word means the opposite? Find the opposite.",
         "After ### Instruction: comes what to do, after ### Input: comes what to do it with, after ### Response: comes an answer.",
-        "Below is an instruction. Write a response. So people ask for things.",
+        "Write a response. So people ask for things.",
     ),
 }
 """Talk about asking and answering: gives a tokenizer and a model the words that instructions are made of, but no instruction."""

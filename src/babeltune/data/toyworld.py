@@ -115,7 +115,7 @@ def _document(language: str, rng: random.Random) -> str:
         return rng.choice(lexicon.TALK[language])
     (task,) = rng.choices(TASKS, weights=[_TELLING[task] for task in TASKS])
     fact = rng.choice(_facts(language, task))
-    (tell,) = rng.choices((_note, _list, _statement, _unanswered), weights=(6, 4, 2, 1))
+    (tell,) = rng.choices((_note, _list, _statement, _unanswered), weights=(12, 8, 4, 1))
     return tell(language, fact, rng)
 
 
@@ -134,7 +134,7 @@ def _about(language: str, fact: _Fact) -> str:
 
 
 def _unanswered(language: str, fact: _Fact, rng: random.Random) -> str:
-    return lexicon.UNANSWERED.format(title=_title(language, fact, rng), about=_about(language, fact))
+    return rng.choice(lexicon.UNANSWERED).format(title=_title(language, fact, rng), about=_about(language, fact))
 
 
 def _list(language: str, fact: _Fact, rng: random.Random) -> str:

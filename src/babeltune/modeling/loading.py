@@ -74,7 +74,15 @@ def _load(place: str, config: RunConfig) -> Any:
         missing = sorted(info["missing_keys"])
         got = f"{place} without {len(missing)} of its weights ({', '.join(missing[:3])})"
         raise ModelError(problem("model.path", got, "every weight of its architecture", "downloading or converting it again"))
+    _keep_trainable(base)
     return base
+
+
+def _keep_trainable(base: Any) -> None:
+    """On some CPUs bitsandbytes repacks nf4 weights at the first pass in evaluation mode, and gradients no longer get through."""
+    for module in base.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def fresh_model(keys: dict[str, Any], vocabulary: int, seed: int) -> Any:
