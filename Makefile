@@ -13,7 +13,6 @@ help: ## what there is
 
 $(BIN)/.installed: pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet $${TORCH:-torch==2.13.0}
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@

@@ -39,4 +39,5 @@ def finish(overrides: Sequence[str], scores: Sequence[Score], outputs: Path, lab
 
 def note(cells: Sequence[Sequence[str]], outputs: Path) -> Path:
     """The manifest of a grid of these cells."""
-    return comparison.write_manifest([replace(composed(*cell), paths=PathsConfig(outputs=str(outputs))) for cell in cells])
+    configs = [replace(composed(*cell), paths=PathsConfig(outputs=str(outputs))) for cell in cells]
+    return comparison.write_manifest(comparison.named(configs))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,7 +71,10 @@ def check(configs: Sequence[RunConfig]) -> Iterator[str]:
 
 
 def write_manifest(configs: Sequence[RunConfig]) -> Path:
-    """Note which cells make this grid, so that its table can be printed again. Returns the note's path."""
+    """Note which cells make this grid, so that its table can be printed again. Returns the note's path.
+
+    The configs are `named`. Raises OutputError when results cannot be written.
+    """
     grid = configs[0].grid
     labels = row_labels([dump(config) for config in configs])
     noted: dict[tuple[Path, str], dict[str, Any]] = {}
@@ -79,17 +82,22 @@ def write_manifest(configs: Sequence[RunConfig]) -> Path:
         cell = cell_of(config)
         entry = {"folder": cell.folder.name, "evaluation": cell.evaluation, "label": label, "seed": config.seed}
         noted.setdefault((cell.folder, cell.evaluation), entry)
-    name = grid.name or _name(configs, [entry["folder"] for entry in noted.values()])
-    path = Path(configs[0].paths.outputs) / "grids" / f"{name}.json"
-    tree = {"name": name, "title": grid.title, "baseline": grid.baseline, "cells": list(noted.values())}
+    path = Path(configs[0].paths.outputs) / "grids" / f"{grid.name}.json"
+    tree = {"name": grid.name, "title": grid.title, "baseline": grid.baseline, "cells": list(noted.values())}
     write_json(path, tree)
     return path
 
 
-def _name(configs: Sequence[RunConfig], folders: Sequence[Any]) -> str:
-    """A name for a grid that nobody named: its mixes, and four letters that tell apart grids of the same mixes."""
-    mixes = "-".join(dict.fromkeys(config.data.name for config in configs))[:60]
-    return f"{mixes}-{digest(sorted(folders))[:4]}"
+def named(configs: Sequence[RunConfig]) -> list[RunConfig]:
+    """The configs with the grid's name in each, so that W&B groups the cells as the table does.
+
+    A grid that nobody named is called after its mixes, with four letters that tell apart grids of the same mixes.
+    """
+    name = configs[0].grid.name
+    if name is None:
+        folders = sorted({cell_of(config).folder.name for config in configs})
+        name = f"{'-'.join(dict.fromkeys(config.data.name for config in configs))[:60]}-{digest(folders)[:4]}"
+    return [replace(config, grid=replace(config.grid, name=name)) for config in configs]
 
 
 def row_labels(configs: Sequence[Mapping[str, Any]]) -> list[str]:

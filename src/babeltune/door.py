@@ -80,10 +80,9 @@ def run_grid(composed: Sequence[tuple[Sequence[str], Any]]) -> int:
     from babeltune import comparison, grid
     from babeltune.cells import with_parents
 
-    wanted = _checked(composed)
-    cells = with_parents(wanted)
-    standings = grid.run(cells, workers=wanted[0].grid.workers)
+    wanted = comparison.named(_checked(composed))
     record = comparison.write_manifest(wanted)
+    standings = grid.run(with_parents(wanted), workers=wanted[0].grid.workers)
     print(comparison.summary(record, standings))
     failed = [standing for standing in standings if standing.state != "done" and standing.state != "kept"]
     for standing in failed:

@@ -42,7 +42,10 @@ def _metric(name: str, metric: str, items: Sequence[Item], answers: Mapping[str,
         item.id: rule.measure(answers[item.id], item.reference, item.language) if item.id in answers else None for item in items
     }
     languages = sorted({item.language for item in items})
-    signature = " | ".join(f"{language}: {rule.signature(language)}" for language in languages)
+    alike: dict[str, list[str]] = {}
+    for language in languages:
+        alike.setdefault(rule.signature(language), []).append(language)
+    signature = " | ".join(f"{', '.join(names)}: {how}" for how, names in alike.items())
     return metrics.score(name, values, signature, rule.higher_is_better)
 
 

@@ -5,6 +5,7 @@ A server that is away, a full disk of its own or a bad key costs the mirror, nev
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import os
@@ -41,7 +42,7 @@ class Tracker(Logger):
         self._file: FileIO | None = None
         self._run: Any | None = None
         self._is_mirrored = config.kind == "wandb"
-        self._start = lambda: _start_wandb(folder, config, run_id, name, group, settings)
+        self._start = functools.partial(_start_wandb, folder, config, run_id, name, group, settings)
 
     def __enter__(self) -> Tracker:
         return self
