@@ -74,7 +74,13 @@ def numbers(folder: Path) -> dict[str, Any]:
         metrics = json.loads(line)
         losses[metrics["step"]] = {key: value for key, value in metrics.items() if key.startswith("train/loss")}
     adapter = next(folder.glob("adapter/*.safetensors"))
-    return {"scores": result["scores"], "ledger": result["ledger"], "training": training, "losses": losses, "adapter": adapter.read_bytes()}
+    return {
+        "scores": result["scores"],
+        "ledger": result["ledger"],
+        "training": training,
+        "losses": losses,
+        "adapter": adapter.read_bytes(),
+    }
 
 
 def steps_done(folder: Path) -> int:

@@ -25,6 +25,9 @@ WITH = {
     "template=plain": ["stage=pretrain"],
     "model=tiny_fresh": ["adapter=none"],
     "data=none": [],
+    "adapter=prompt": ["data.layout=padded"],
+    "adapter=p_tuning": ["data.layout=padded"],
+    "adapter=prefix": ["data.layout=padded"],
 }
 """Options that need another beside them."""
 

@@ -186,7 +186,7 @@ def test_build_refuses_what_yaml_lost_or_broke() -> None:
     tree = dump(compose())
     del tree["seed"]
     tree["optimizer"]["epochs"] = "three"
-    tree["adapter"]["kind"] = "ia3"
+    tree["adapter"]["kind"] = "ia4"
     with pytest.raises(ConfigError) as caught:
         build(tree)
     assert [line.split(":")[0] for line in str(caught.value).splitlines()] == ["adapter.kind", "optimizer.epochs", "seed"]

@@ -41,6 +41,7 @@ TRAINING = [
     "+data.quota.zh=5",
     "data.max_rows=5",
     "data.max_tokens=64",
+    "data.loss_on=everything",
     "data.order=grouped",
     "data.sources.toy_zh.toy.rows=1300",
     "data.sources.toy_zh.toy.wrong_fraction=0.1",
@@ -57,6 +58,7 @@ def test_what_changes_the_numbers_changes_the_identity(override: str) -> None:
 
 
 SAME = [
+    "data.sources.toy_zh.hub_files=[other.json]",
     "paths.outputs=elsewhere",
     "logger=none",
     "logger.project=other",

@@ -38,7 +38,7 @@ class Cell:
 
     @property
     def is_done(self) -> bool:
-        return self.is_trained and read_evaluation(self.folder, self.evaluation) is not None
+        return (self.folder / "result.json").exists() and read_evaluation(self.folder, self.evaluation) is not None
 
 
 def check(config: RunConfig) -> None:

@@ -7,7 +7,18 @@ import re
 from collections.abc import Iterator
 
 from babeltune.errors import nearest, problem
-from babeltune.options import Accelerator, LoraAdapter, NoAdapter, Precision, RunConfig, Stage, Strategy
+from babeltune.options import (
+    Accelerator,
+    AdaLoraAdapter,
+    DoraAdapter,
+    Layout,
+    NoAdapter,
+    Precision,
+    RunConfig,
+    Stage,
+    Strategy,
+    VirtualTokensAdapter,
+)
 
 WORDS = {
     "evaluation.kind": ("toy", "heldout", "none"),
@@ -16,6 +27,12 @@ WORDS = {
     "logger.mode": ("auto", "offline", "online"),
 }
 """Keys that take one of a few words and choose no type."""
+
+POSITIVE_OF_ADAPTERS = ("rank", "alpha", "initial_rank", "target_rank", "interval", "tokens", "hidden", "size")
+"""Keys of adapters that are above zero."""
+
+SHARDABLE = ("none", "lora", "rslora", "dora")
+"""Adapters whose parameters may lie in pieces on several devices."""
 
 
 def check(config: RunConfig) -> Iterator[str]:
@@ -29,6 +46,7 @@ def check(config: RunConfig) -> Iterator[str]:
     yield from _evaluation(config)
     yield from _devices(config)
     yield from _pairs(config)
+    yield from _adapter(config)
 
 
 def _ranges(config: RunConfig) -> Iterator[str]:
@@ -67,9 +85,10 @@ def _ranges(config: RunConfig) -> Iterator[str]:
         "optimizer.weight_decay": optimizer.weight_decay,
         "decoding.min_new_tokens": decoding.min_new_tokens,
     }
-    if isinstance(config.adapter, LoraAdapter):
-        positive |= {"adapter.rank": config.adapter.rank, "adapter.alpha": config.adapter.alpha}
-        shares["adapter.dropout"] = config.adapter.dropout
+    adapter = vars(config.adapter)
+    positive |= {f"adapter.{key}": adapter[key] for key in POSITIVE_OF_ADAPTERS if key in adapter}
+    shares |= {f"adapter.{key}": adapter[key] for key in ("dropout", "beta1", "beta2") if key in adapter}
+    from_zero |= {f"adapter.{key}": adapter[key] for key in ("first_steps", "last_steps", "orthogonality") if key in adapter}
     for where, value in positive.items():
         if value is not None and not (value > 0 and math.isfinite(value)):
             yield problem(where, value, "a number above zero", f"{where}=1")
@@ -233,8 +252,7 @@ def _pairs(config: RunConfig) -> Iterator[str]:
         yield problem(
             "precision=int8 with trainer=fsdp", "8-bit weights to shard", "weights that shard", "precision=bf16 or trainer=ddp"
         )
-    attaches = isinstance(config.adapter, LoraAdapter) and bool(config.data.sources)
-    if attaches and not getattr(config.adapter, "targets", None) and not config.model.lora_targets:
+    if getattr(config.adapter, "targets", None) == [] and config.data.sources and not config.model.lora_targets:
         yield problem("adapter.targets", "[]", "names of linear modules", "adapter.targets=[q_proj,v_proj] or adapter=none")
     pretrains = config.stage.kind is Stage.pretrain
     if pretrains != (config.template.name == "plain"):
@@ -244,4 +262,41 @@ def _pairs(config: RunConfig) -> Iterator[str]:
             "texts of another kind" if pretrains else "documents, which have no answers to learn",
             f"template={wanted}",
             f"template={wanted} or stage={'tune' if pretrains else 'pretrain'}",
+        )
+
+
+def _adapter(config: RunConfig) -> Iterator[str]:
+    """Adapters and what they cannot go with; most of these would otherwise train something else without a word."""
+    adapter, precision = config.adapter, config.precision.kind
+    if isinstance(adapter, AdaLoraAdapter):
+        if adapter.target_rank >= adapter.initial_rank:
+            expected = f"less than adapter.initial_rank={adapter.initial_rank}"
+            yield problem(
+                "adapter.target_rank", adapter.target_rank, expected, f"adapter.target_rank={max(1, adapter.initial_rank * 2 // 3)}"
+            )
+        for key in ("beta1", "beta2"):
+            if getattr(adapter, key) == 0:
+                yield problem(f"adapter.{key}", 0.0, "a share above zero", f"adapter.{key}=0.85")
+    if not config.data.sources:
+        return
+    if isinstance(adapter, VirtualTokensAdapter) and config.data.layout is Layout.packed:
+        yield problem(
+            f"adapter={adapter.kind} with data.layout=packed",
+            "several texts in a row",
+            "one text behind the trained tokens of its row",
+            "data.layout=padded",
+        )
+    if isinstance(adapter, DoraAdapter) and precision is Precision.int8:
+        yield problem(
+            "adapter=dora with precision=int8",
+            "8-bit weights, whose lengths cannot be trained",
+            "weights that can be read",
+            "adapter=lora or precision=nf4",
+        )
+    if config.trainer.strategy is Strategy.fsdp and adapter.kind not in SHARDABLE:
+        yield problem(
+            f"adapter={adapter.kind} with trainer={config.trainer.name}",
+            "parameters that must be whole on each device",
+            f"one of adapter={', '.join(SHARDABLE)}",
+            "trainer=ddp",
         )

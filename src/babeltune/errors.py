@@ -27,7 +27,11 @@ class EvalError(BabelTuneError):
 
 
 class OutputError(BabelTuneError):
-    """The output folder cannot be written, is full, or belongs to another process."""
+    """The output folder cannot be written or is full."""
+
+
+class HeldError(OutputError):
+    """Another process is working on the cell."""
 
 
 def problem(where: str, got: object, expected: str, hint: str) -> str:

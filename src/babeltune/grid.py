@@ -28,6 +28,8 @@ from babeltune.worker import encode
 
 PULSE_SECONDS = 0.2
 """How often the display is refreshed."""
+HELD_SECONDS = 1.0
+"""How often a cell that another process works on is asked for again."""
 GRACE_SECONDS = 20.0
 """How long a stopped cell may take to write its checkpoint."""
 
@@ -38,7 +40,7 @@ class Standing:
 
     cell: Cell
     state: str = "waiting"
-    """waiting, running, done, kept (done before), failed, or preempted."""
+    """waiting, running, held (by another process), done, kept (done before), failed, or preempted."""
     note: str = ""
     phase: str = ""
     done: int = 0
@@ -46,6 +48,8 @@ class Standing:
     started: float = 0.0
     phase_started: float = 0.0
     seconds: float = 0.0
+    not_before: float = 0.0
+    """When a cell that another process holds is asked for again."""
 
     @property
     def is_over(self) -> bool:
@@ -79,6 +83,9 @@ class Group:
 def run(cells: list[Cell], *, workers: int | None = None) -> list[Standing]:
     """Run the cells that are not done, in order, several at a time. Never raises for a cell's failure.
 
+    A cell that another process works on is waited for, and is then found done; but when it is the only one that was asked for,
+    it is refused.
+
     Raises KeyboardInterrupt or SystemExit(143) after Ctrl-C or SIGTERM, when every worker has ended.
     """
     standings = [Standing(cell, "kept" if cell.is_done else "waiting") for cell in cells]
@@ -93,6 +100,7 @@ def run(cells: list[Cell], *, workers: int | None = None) -> list[Standing]:
                 with contextlib.suppress(queue.Empty):
                     group, event = events.get(timeout=PULSE_SECONDS)
                     _hear(group, event, groups)
+                    _wait_or_refuse(standings)
         except BaseException:
             _stop(groups, events, standings)
             raise
@@ -132,11 +140,27 @@ def _hand_out(
 
 
 def _next(standings: list[Standing]) -> Standing | None:
-    """The first waiting cell whose parent is there."""
+    """The first waiting cell whose parent is there. One that another process was working on may be done by now."""
     for standing in standings:
-        if standing.state == "waiting" and not _parents(standing, standings, ("waiting", "running")):
+        if standing.state != "waiting" or standing.not_before > time.monotonic():
+            continue
+        if standing.not_before and standing.cell.is_done:
+            standing.state = "kept"
+        elif not _parents(standing, standings, ("waiting", "running")):
             return standing
     return None
+
+
+def _wait_or_refuse(standings: list[Standing]) -> None:
+    """A held cell goes back to waiting, unless it is all that was asked for."""
+    asked_for = [one for one in standings if all(other.cell.parent != one.cell.folder for other in standings)]
+    for standing in standings:
+        if standing.state != "held":
+            continue
+        if asked_for == [standing]:
+            standing.state = "failed"
+        else:
+            standing.state, standing.not_before = "waiting", time.monotonic() + HELD_SECONDS
 
 
 def _give_up(standings: list[Standing]) -> None:
@@ -165,12 +189,12 @@ def _hear(group: Group, event: dict[str, Any], groups: list[Group]) -> None:
             standing.phase_started = time.monotonic()
         standing.phase, standing.done, standing.total = event["phase"], event["done"], event["total"]
         standing.note = event.get("note", "")
-    elif kind in ("done", "failed", "preempted"):
+    elif kind in ("done", "failed", "preempted", "held"):
         _end(standing, kind, event.get("reason", ""))
         group.standing = None
         if not group.lasts or event.get("last"):
             groups.remove(group)
-            if kind == "failed":
+            if kind in ("failed", "held"):
                 group.stop()
             group.send("end")
             _reap(group)

@@ -25,6 +25,7 @@ DATA_KEYS = (
     "quota",
     "max_rows",
     "max_tokens",
+    "loss_on",
     "max_bad_fraction",
     "heldout_fraction",
     "layout",

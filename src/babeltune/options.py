@@ -25,6 +25,8 @@ class Format(Enum):
     """`messages`: a list of `role`/`content`."""
     text = "text"
     """`text`: a plain document."""
+    niv2 = "niv2"
+    """A task of Natural Instructions: `Definition`, and `Instances` of `input` and `output`. Each instance is a conversation."""
 
 
 class Precision(Enum):
@@ -75,6 +77,15 @@ class Order(Enum):
     """Shuffled, then examples of like length are brought together: less padding, less random steps."""
 
 
+class LossOn(Enum):
+    """What of a conversation is learned."""
+
+    answers = "answers"
+    """What the assistant says, and its end marks."""
+    everything = "everything"
+    """The questions and the template's words too. A text that is too long is cut at `data.max_tokens`, wherever that is."""
+
+
 class Stage(Enum):
     """What a cell does before it is judged."""
 
@@ -116,6 +127,8 @@ class SourceConfig:
     """The hub commit or tag."""
     files: list[str] = field(default_factory=list)
     """File names or patterns to read, here and on the hub; empty for every data file."""
+    hub_files: list[str] = field(default_factory=list)
+    """File names or patterns on the hub, where they differ from those in the folder; empty for `files`."""
     encoding: str = "utf-8"
     """How text files are written. It is never guessed."""
     rename: dict[str, str] = field(default_factory=dict)
@@ -157,6 +170,7 @@ class DataConfig:
     """The most rows in the whole mix, drawn so that proportions stay."""
     max_tokens: int = 512
     """Longest example in tokens. Longer conversations lose whole turns from the end; one with no answer left is dropped."""
+    loss_on: LossOn = LossOn.answers
     max_bad_fraction: float = 0.01
     """Share of broken rows above which a source is refused."""
     heldout_fraction: float = 0.02
@@ -214,18 +228,145 @@ class NoAdapter(AdapterConfig):
 
 
 @dataclass(kw_only=True)
-class LoraAdapter(AdapterConfig):
-    """Low-rank updates added to frozen weights."""
+class LowRankAdapter(AdapterConfig):
+    """What LoRA and its variants of fixed rank have in common."""
 
-    kind: str = "lora"
     rank: int = 8
     """Width of the update; parameters grow linearly with it."""
     alpha: float = 16.0
-    """The update is scaled by alpha / rank."""
+    """The update is scaled by alpha / rank; by alpha / √rank in rslora."""
     dropout: float = 0.05
     """Share of the update's inputs zeroed in training."""
     targets: list[str] = field(default_factory=list)
     """Names of linear modules; empty for the model's `lora_targets`."""
+
+
+@dataclass(kw_only=True)
+class LoraAdapter(LowRankAdapter):
+    """Low-rank updates added to frozen weights."""
+
+    kind: str = "lora"
+
+
+@dataclass(kw_only=True)
+class RsLoraAdapter(LowRankAdapter):
+    """LoRA scaled by alpha / √rank, so that high ranks learn as fast as low ones."""
+
+    kind: str = "rslora"
+
+
+@dataclass(kw_only=True)
+class DoraAdapter(LowRankAdapter):
+    """LoRA on the direction of each weight, with the length of its rows trained beside it."""
+
+    kind: str = "dora"
+
+
+@dataclass(kw_only=True)
+class AdaLoraAdapter(AdapterConfig):
+    """Low-rank updates whose ranks are cut, least important first, until `target_rank` is left on average."""
+
+    kind: str = "adalora"
+    initial_rank: int = 12
+    """Width of each update at the start."""
+    target_rank: int = 8
+    """Average width at the end."""
+    alpha: float = 16.0
+    """The update is scaled by alpha / initial_rank."""
+    dropout: float = 0.05
+    """Share of the update's inputs zeroed in training."""
+    first_steps: int = 200
+    """Steps before the first cut. Shorter runs shorten it: see `babeltune.modeling.ranks.phases`."""
+    last_steps: int = 1000
+    """Steps after the last cut. Shorter runs shorten it in the same proportion."""
+    interval: int = 10
+    """Steps between two cuts. Shorter runs shorten it in the same proportion."""
+    beta1: float = 0.85
+    """Smoothing of a weight's importance over the steps."""
+    beta2: float = 0.85
+    """Smoothing of how uncertain its importance is."""
+    orthogonality: float = 0.5
+    """Weight of the penalty that keeps an update's directions apart. It is in the gradient, not in the loss that is logged."""
+    targets: list[str] = field(default_factory=list)
+    """Names of linear modules; empty for the model's `lora_targets`."""
+
+
+@dataclass(kw_only=True)
+class VirtualTokensAdapter(AdapterConfig):
+    """What methods have in common that put trained tokens in front of each text. They need `data.layout=padded`."""
+
+    tokens: int = 20
+    """Trained tokens in front of each text. They take up positions, not room in `data.max_tokens`."""
+
+
+@dataclass(kw_only=True)
+class PromptAdapter(VirtualTokensAdapter):
+    """Trained embeddings in front of each text."""
+
+    kind: str = "prompt"
+
+
+@dataclass(kw_only=True)
+class PTuningAdapter(VirtualTokensAdapter):
+    """Embeddings in front of each text that a small trained network writes."""
+
+    kind: str = "p_tuning"
+    hidden: int = 128
+    """Width of the network."""
+
+
+@dataclass(kw_only=True)
+class PrefixAdapter(VirtualTokensAdapter):
+    """Keys and values in front of each text, in every layer, that a small trained network writes."""
+
+    kind: str = "prefix"
+    hidden: int = 128
+    """Width of the network."""
+
+
+@dataclass(kw_only=True)
+class BottleneckAdapter(AdapterConfig):
+    """What small networks between a base's layers have in common: down to `size`, tanh, up again, added to what passes by."""
+
+    size: int = 32
+    """Width of the bottleneck; parameters grow linearly with it."""
+    zero_start: bool = False
+    """Start as if it were not there (the way up is zero). Else both matrices are drawn with a deviation of 0.02."""
+
+
+@dataclass(kw_only=True)
+class PfeifferAdapter(BottleneckAdapter):
+    """One bottleneck a layer, after the feed-forward block."""
+
+    kind: str = "sadapter_p"
+
+
+@dataclass(kw_only=True)
+class HoulsbyAdapter(BottleneckAdapter):
+    """Two bottlenecks a layer, before and after the feed-forward block."""
+
+    kind: str = "sadapter_h"
+
+
+@dataclass(kw_only=True)
+class ParallelAdapter(BottleneckAdapter):
+    """A bottleneck beside what makes queries, keys and values."""
+
+    kind: str = "padapter"
+
+
+@dataclass(kw_only=True)
+class Ia3Adapter(AdapterConfig):
+    """A trained factor for each key, value and inner feature of the feed-forward block."""
+
+    kind: str = "ia3"
+
+
+@dataclass(kw_only=True)
+class EmbeddingsAdapter(AdapterConfig):
+    """The input and output embeddings are trained, one matrix where the model ties them; the layers between are frozen."""
+
+    kind: str = "embeddings"
 
 
 @dataclass(kw_only=True)
@@ -381,6 +522,20 @@ class RunConfig:
 
 
 ALTERNATIVES: dict[type, dict[str, type]] = {
-    AdapterConfig: {"none": NoAdapter, "lora": LoraAdapter},
+    AdapterConfig: {
+        "none": NoAdapter,
+        "lora": LoraAdapter,
+        "rslora": RsLoraAdapter,
+        "dora": DoraAdapter,
+        "adalora": AdaLoraAdapter,
+        "prompt": PromptAdapter,
+        "p_tuning": PTuningAdapter,
+        "prefix": PrefixAdapter,
+        "sadapter_p": PfeifferAdapter,
+        "sadapter_h": HoulsbyAdapter,
+        "padapter": ParallelAdapter,
+        "ia3": Ia3Adapter,
+        "embeddings": EmbeddingsAdapter,
+    },
 }
 """Groups whose option chooses a type, by the value of `kind`."""

@@ -71,8 +71,8 @@ def state_of(standing: Standing) -> str:
         return f"failed: {standing.note}"
     if standing.state == "preempted":
         return "stopped; the same command goes on from its last checkpoint"
-    if standing.state == "waiting":
-        return "waiting"
+    if standing.state in ("waiting", "held"):
+        return f"waiting: {standing.note}" if standing.note else "waiting"
     if not standing.total:
         return standing.phase
     filled = round(10 * standing.done / standing.total)

@@ -29,7 +29,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from babeltune.errors import OutputError, problem
+from babeltune.errors import HeldError, OutputError, problem
 from babeltune.options import RunConfig
 from babeltune.records import MixLedger, Reply, Score
 
@@ -221,7 +221,7 @@ def find_results(outputs: Path) -> Iterator[RunResult]:
 def lock(folder: Path) -> Iterator[None]:
     """Hold a cell for this process. The system lets go of it when the process ends, however it ends.
 
-    Raises OutputError, naming the holder, when another process has it.
+    Raises HeldError, naming the holder, when another process has it.
     """
     path = folder / ".lock"
     with writing(folder):
@@ -232,7 +232,7 @@ def lock(folder: Path) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.read(handle, 4096).decode(errors="replace").strip() or "another process"
-            raise OutputError(
+            raise HeldError(
                 problem(str(folder), f"a cell that {holder} is working on", "a free cell", "again when it has ended")
             ) from None
         os.ftruncate(handle, 0)

@@ -7,6 +7,7 @@ import dataclasses
 import logging
 import os
 import random
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -110,6 +111,7 @@ def train(cell: Cell, tokenizer: Any, way: Writing, tracker: Tracker, tell: Tell
         adapters.save(model, tokenizer, cell.folder, config)
         facts = _facts(done, config) | {"parameters": counts, "ledger": asdict(mixed.ledger)}
         results.write_json(cell.folder / "trained.json", facts)
+        shutil.rmtree(cell.folder / "checkpoints", ignore_errors=True)  # nothing is left to go on with
 
 
 def judge(cell: Cell, tokenizer: Any, way: Writing, tracker: Tracker, tell: Tell) -> dict[str, Score]:

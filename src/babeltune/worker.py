@@ -19,7 +19,7 @@ from typing import Any, TextIO
 
 from babeltune.cells import Cell
 from babeltune.config import build, dump
-from babeltune.errors import BabelTuneError, problem
+from babeltune.errors import BabelTuneError, HeldError, problem
 from babeltune.results import writing
 
 log = logging.getLogger(__name__)
@@ -105,6 +105,8 @@ def _run(cell: Cell, events: Events) -> int:
             events.send("preempted", reason=str(stop), last=True)
             return 143
         events.send("done", scores={name: score.value for name, score in result.scores.items()})
+    except HeldError as error:
+        events.send("held", reason=str(error))
     except BabelTuneError as error:
         log.error("%s", error)
         events.send("failed", reason=str(error))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from babeltune.data.formats import ROLES, conversation
+from babeltune.data.formats import ROLES, conversation, unfolded
 from babeltune.options import Format, SourceConfig
 from babeltune.records import Dropped, Message, Row
 
@@ -68,6 +68,55 @@ def test_history_and_system_come_before_the_question():
 
 def test_a_document_is_one_message():
     assert talk("text", {"text": "上工治未病。\n", "file": "x"}) == [("text", "上工治未病。\n")]
+
+
+TASK = {
+    "Definition": ["Dịch câu sau.", "Answer in English."],
+    "Instances": [
+        {"id": "1", "input": "Xin chào", "output": ["Hello", "Hi"]},
+        {"id": "2", "input": "你好 😀", "output": "Hello"},
+    ],
+}
+
+
+def test_a_task_of_natural_instructions_becomes_its_instances():
+    source = SourceConfig(name="mine", language="en", format=Format.niv2)
+    rows = list(unfolded([Row("tasks.jsonl:3", TASK), Dropped("tasks.jsonl:4", "invalid JSON")], source))
+    assert rows[2] == Dropped("tasks.jsonl:4", "invalid JSON")
+    made = [conversation(row, source) for row in rows[:2]]
+    assert [item.place for item in made] == ["tasks.jsonl:3:Instances[0]", "tasks.jsonl:3:Instances[1]"]
+    assert [tuple(message.text for message in item.messages) for item in made] == [
+        ("Dịch câu sau.\nAnswer in English.\n\nXin chào", "Hello"),
+        ("Dịch câu sau.\nAnswer in English.\n\n你好 😀", "Hello"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("task", "place", "reason", "detail"),
+    [
+        ({"Instances": []}, "t:1", "missing field", "got keys 'Instances'; expected 'Definition'"),
+        (TASK | {"Definition": "x"}, "t:1", "wrong type", "got str as Definition; expected a list"),
+        (TASK | {"Definition": [1]}, "t:1", "wrong type", "got int as Definition; expected text"),
+        (TASK | {"Instances": [3]}, "t:1:Instances[0]", "wrong type", "got int; expected an object"),
+    ],
+)
+def test_a_task_that_does_not_fit_is_bad_and_says_why(task, place, reason, detail):
+    source = SourceConfig(name="mine", language="en", format=Format.niv2)
+    assert list(unfolded([Row("t:1", task)], source)) == [Dropped(place, reason, detail, is_bad=True)]
+
+
+@pytest.mark.parametrize(
+    "instance", [{"output": ["a"]}, {"input": 3, "output": ["a"]}, {"input": "a"}, {"input": "a", "output": []}]
+)
+def test_an_instance_without_text_is_bad(instance):
+    source = SourceConfig(name="mine", language="en", format=Format.niv2)
+    (row,) = unfolded([Row("t:1", TASK | {"Instances": [instance]})], source)
+    assert conversation(row, source).is_bad
+
+
+def test_a_row_of_another_format_is_not_unfolded():
+    row = Row("t:1", SAME["alpaca"])
+    assert list(unfolded([row], SourceConfig(name="mine", language="vi"))) == [row]
 
 
 @pytest.mark.parametrize("format", ["sharegpt", "messages"])

@@ -120,6 +120,19 @@ def test_a_folder_stands_in_for_the_hub_and_leaves_no_cache(tmp_path, monkeypatc
     assert not list(cache.rglob("*.arrow"))
 
 
+def test_files_of_the_hub_narrow_what_is_read_there_and_not_in_the_folder(tmp_path, monkeypatch, write):
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    hub = tmp_path / "hub"
+    hub.mkdir()
+    for language in ("vi", "zh"):
+        (hub / f"{language}.jsonl").write_bytes(jsonl(LINES[language]))
+    assert fields(read(tmp_path, hub_id=str(hub), hub_files=["zh.jsonl"])) == LINES["zh"]
+    write("en.jsonl", jsonl(LINES["en"]))
+    assert fields(read(tmp_path, hub_id=str(hub), hub_files=["zh.jsonl"])) == LINES["en"]
+
+
 def test_what_the_hub_says_becomes_a_sentence(tmp_path, monkeypatch):
     import datasets
 
@@ -193,6 +206,7 @@ def test_a_digest_of_the_hub_follows_its_commit(tmp_path, monkeypatch):
 
     pinned = sources.digest(source(hub_id="a/b", revision="0" * 40), tmp_path)
     assert pinned != sources.digest(source(hub_id="a/b", revision="1" * 40), tmp_path)
+    assert pinned != sources.digest(source(hub_id="a/b", revision="0" * 40, hub_files=["a.json"]), tmp_path)
 
     def info(self, hub_id, revision, timeout):
         return huggingface_hub.hf_api.DatasetInfo(

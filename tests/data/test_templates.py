@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from babeltune.data.templates import TEMPLATES, Chat, Marks, choose, digest, render, render_prompt
+from babeltune.data.templates import TEMPLATES, Chat, Marks, choose, digest, learn_everything, render, render_prompt
 from babeltune.errors import ConfigError, DataError, ModelError
 from babeltune.records import Message, Segment
 
@@ -52,6 +52,12 @@ SINGLE = {
         "<s>A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, "
         "detailed, and polite answers to the user's questions. USER: 你好吗？ ASSISTANT: 很好。</s>"
     ),
+    "alpaca_zh": "<s>下面是一条描述任务的指令。请写出恰当完成该要求的回答。\n\n### 指令：\n你好吗？\n\n### 回答：\n很好。</s>",
+    "alpaca_cot": (
+        "<s>Below is an multi-round dialogue between human and assistant. Write a response as an assistant that appropriately "
+        "completes the human request in each round by incorporating previous context."
+        "\n\n### Human: 你好吗？\n</s>### Assistant: 很好。</s>"
+    ),
     "vi_chat": (
         "<s>Hãy viết một phản hồi thích hợp cho chỉ dẫn dưới đây.\n\n### Instruction:\n你好吗？\n\n### Response:\n很好。</s>"
     ),
@@ -67,6 +73,11 @@ WITH_INPUT = {
         "### Instruction:\n翻译。\n\n### Input:\n早上好\n\n### Response:\nXin chào</s>"
     ),
     "belle": "Human: \n翻译。早上好\n\nAssistant: \nXin chào</s>",
+    "alpaca_zh": (
+        "<s>下面是一条描述任务的指令，并附有提供更多背景的输入。请写出恰当完成该要求的回答。"
+        "\n\n### 指令：\n翻译。\n\n### 输入：\n早上好\n\n### 回答：\nXin chào</s>"
+    ),
+    "alpaca_cot": SINGLE["alpaca_cot"].replace("你好吗？", "翻译。\n早上好").replace("很好。", "Xin chào"),
     "vicuna": SINGLE["vicuna"].replace("你好吗？", "翻译。\n早上好").replace("很好。", "Xin chào"),
     "vi_chat": SINGLE["vi_chat"].replace("你好吗？", "翻译。\n早上好").replace("很好。", "Xin chào"),
     "vi_doctor": SINGLE["vi_doctor"].replace("你好吗？", "翻译。\n早上好").replace("很好。", "Xin chào"),
@@ -75,6 +86,8 @@ SECOND = {
     "alpaca": "\n\n### Instruction:\nNữa?\n\n### Response:\nHết.</s>",
     "belle": "Human: \nNữa?\n\nAssistant: \nHết.</s>",
     "vicuna": "USER: Nữa? ASSISTANT: Hết.</s>",
+    "alpaca_zh": "\n\n### 指令：\nNữa?\n\n### 回答：\nHết.</s>",
+    "alpaca_cot": "### Human: Nữa?\n</s>### Assistant: Hết.</s>",
     "vi_chat": "\n\n### Instruction:\nNữa?\n\n### Response:\nHết.</s>",
     "vi_doctor": "\n\n### Instruction:\nNữa?\n\n### Response:\nHết.</s>",
 }
@@ -141,7 +154,8 @@ def test_any_words_go_through_unchanged(turns, name):
         messages += [Message("user", user, input=given_input), Message("assistant", assistant)]
     segments = render(messages, TEMPLATES[name], MARKS)
     assert targets(segments) == said([(user, assistant) for user, _, assistant in turns], "</s>")
-    assert [segment.text for segment in segments if segment.is_markup and not segment.is_target] in ([], ["<s>"])
+    marks = ["<s>"] * TEMPLATES[name].has_bos + ["</s>"] * len(turns) * bool(TEMPLATES[name].after_question)
+    assert [segment.text for segment in segments if segment.is_markup and not segment.is_target] == marks
     prompt = render_prompt(messages[:-1], TEMPLATES[name], MARKS)
     assert segments[: len(prompt)] == prompt
     assert len(segments) == len(prompt) + 2
@@ -180,7 +194,8 @@ def test_a_template_is_chosen_by_name():
     with pytest.raises(ConfigError) as caught:
         choose("alpacca")
     assert str(caught.value) == (
-        "template.name: got 'alpacca'; expected one of alpaca, belle, vicuna, vi_chat, vi_doctor, plain, chat; try alpaca"
+        "template.name: got 'alpacca'; expected one of alpaca, belle, vicuna, alpaca_zh, alpaca_cot, vi_chat, vi_doctor, plain, "
+        "chat; try alpaca, alpaca_zh, alpaca_cot"
     )
 
 
@@ -189,6 +204,24 @@ def test_a_digest_tells_templates_apart_and_follows_their_text():
     assert len(digests) == len(TEMPLATES)
     assert digest(replace(TEMPLATES["belle"], turn="Human: {instruction}\n\nAssistant: ")) not in digests
     assert digest(choose("belle")) in digests
+
+
+def test_a_question_that_has_an_end_mark_of_its_own_has_a_real_one():
+    segments = render(talk([("a </s>", "b")]), TEMPLATES["alpaca_cot"], MARKS)
+    assert segments[2:] == [
+        Segment("</s>", is_target=False, is_markup=True),
+        Segment("### Assistant: ", is_target=False),
+        Segment("b", is_target=True),
+        Segment("</s>", is_target=True, is_markup=True),
+    ]
+
+
+@pytest.mark.parametrize("name", CONVERSATIONS)
+def test_learning_everything_changes_no_letter_and_leaves_nothing_out(name):
+    segments = render(talk(TURNS["vi"]), TEMPLATES[name], MARKS)
+    learned = learn_everything(segments)
+    assert targets(learned) == learned
+    assert [(segment.text, segment.is_markup) for segment in learned] == [(s.text, s.is_markup) for s in segments]
 
 
 CHATML = (

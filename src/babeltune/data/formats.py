@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from babeltune.options import Format, SourceConfig
@@ -31,6 +31,34 @@ def conversation(row: Row, source: SourceConfig) -> Conversation | Dropped:
     except _BadRow as error:
         return Dropped(row.place, error.reason, error.detail, is_bad=True)
     return Conversation(tuple(messages), source.name, _language(fields, source), row.place)
+
+
+def unfolded(rows: Iterable[Row | Dropped], source: SourceConfig) -> Iterator[Row | Dropped]:
+    """One row a conversation: a task of Natural Instructions becomes its instances, any other row stays as it is."""
+    for row in rows:
+        if source.format is Format.niv2 and isinstance(row, Row):
+            yield from _instances(row)
+        else:
+            yield row
+
+
+def _instances(task: Row) -> Iterator[Row | Dropped]:
+    """A prompt and a response for each instance: the first of its outputs, and the task's definition before its input."""
+    try:
+        definition = "\n".join(_string(part, "Definition") for part in _list(task.fields, "Definition"))
+        instances = _list(task.fields, "Instances")
+    except _BadRow as error:
+        yield Dropped(task.place, error.reason, error.detail, is_bad=True)
+        return
+    for number, instance in enumerate(instances):
+        place = f"{task.place}:Instances[{number}]"
+        if not isinstance(instance, dict):
+            yield Dropped(place, "wrong type", f"got {_kind(instance)}; expected an object", is_bad=True)
+            continue
+        given, outputs = instance.get("input"), instance.get("output")
+        prompt = f"{definition}\n\n{given}" if isinstance(given, str) else given
+        response = outputs[0] if isinstance(outputs, list) and outputs else outputs
+        yield Row(place, {"prompt": prompt, "response": response})
 
 
 class _BadRow(Exception):
@@ -89,6 +117,7 @@ READERS: dict[Format, Callable[[Fields], list[Message]]] = {
     Format.sharegpt: _sharegpt,
     Format.messages: _messages,
     Format.text: _document,
+    Format.niv2: _prompt_response,
 }
 
 

@@ -17,7 +17,7 @@ from babeltune.data.mixing import Pool, Taken, mix
 from babeltune.data.store import TokenStore
 from babeltune.data.templates import Marks, Template
 from babeltune.data.tokenizing import Encoder
-from babeltune.options import RunConfig, SourceConfig
+from babeltune.options import LossOn, RunConfig, SourceConfig
 from babeltune.records import Conversation, Dropped, LedgerRow, MixLedger, Segment
 
 log = logging.getLogger(__name__)
@@ -36,8 +36,9 @@ class Writing:
     identity: Mapping[str, str]
     """Digests of the tokenizer and the template."""
 
-    def segments(self, conversation: Conversation) -> list[Segment]:
-        return templates.render(conversation.messages, self.template, self.marks)
+    def segments(self, conversation: Conversation, loss_on: LossOn = LossOn.answers) -> list[Segment]:
+        laid_out = templates.render(conversation.messages, self.template, self.marks)
+        return templates.learn_everything(laid_out) if loss_on is LossOn.everything else laid_out
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +82,14 @@ def tokenise(source: SourceConfig, config: RunConfig, way: Writing, cache: Path)
         "reading": [source.format.value, source.language, source.encoding, sorted(source.rename.items()), source.files],
         "heldout_fraction": fraction,
         "max_bad_fraction": config.data.max_bad_fraction,
+        "loss_on": config.data.loss_on.value,
         **way.identity,
     }
     return store.build_store(
         parts,
         cache,
         conversations(source, root, config.data.max_bad_fraction),
-        way.segments,
+        functools.partial(way.segments, loss_on=config.data.loss_on),
         way.encoder,
         config.data.max_tokens,
         functools.partial(filters.is_heldout, fraction=fraction),
@@ -97,7 +99,7 @@ def tokenise(source: SourceConfig, config: RunConfig, way: Writing, cache: Path)
 def conversations(source: SourceConfig, root: Path, max_bad_fraction: float) -> Iterator[Conversation | Dropped]:
     """Every row of a source as a conversation that is kept, or the reason why it is not."""
     bad = filters.BadRows(source.name, max_bad_fraction)
-    for row in sources.rows(source, root):
+    for row in formats.unfolded(sources.rows(source, root), source):
         item = row if isinstance(row, Dropped) else formats.conversation(row, source)
         bad.see(item)
         yield filters.keep(item) if isinstance(item, Conversation) else item

@@ -82,7 +82,7 @@ def digest(source: SourceConfig, root: Path, cache: Path | None = None) -> str:
         return _hash("files", *(part for path in files for part in (reading.kind(path) or "", hashes[str(path)])))
     if source.hub_id is None:
         raise _not_found(source, root, "no hub_id to fetch it by")
-    return _hash("hub", source.hub_id, _commit(source.hub_id, source.revision))
+    return _hash("hub", source.hub_id, _commit(source.hub_id, source.revision), *source.hub_files)
 
 
 def digest_files(files: list[Path], cache: Path | None = None) -> str:
@@ -127,7 +127,7 @@ def _hub_rows(source: SourceConfig, hub_id: str, root: Path) -> Iterator[Row | D
     number = 0
     try:
         stream = datasets.load_dataset(
-            hub_id, revision=source.revision, data_files=source.files or None, split="train", streaming=True
+            hub_id, revision=source.revision, data_files=source.hub_files or source.files or None, split="train", streaming=True
         )
         for fields in stream:
             number += 1

@@ -7,8 +7,8 @@ prompt is always the beginning of what was trained on.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeAlias, assert_never
 
 from babeltune.errors import ConfigError, DataError, ModelError, nearest, problem
@@ -39,6 +39,8 @@ class Blocks:
     preamble_with_input: str = ""
     turn_with_input: str = ""
     """For a user message with an input; without these two, input follows the instruction after `joint`."""
+    after_question: str = ""
+    """What follows a question's own end mark, up to where the answer starts; empty where questions have none."""
     joint: str = "\n"
     after_preamble: str = "\n\n"
     between_turns: str = "\n\n"
@@ -99,6 +101,24 @@ TEMPLATES: dict[str, Blocks | Plain] = {
         after_preamble=" ",
         between_turns="",
     ),
+    "alpaca_zh": Blocks(  # our translation: the one that the cookbook compares with is not published
+        "alpaca_zh",
+        preamble="下面是一条描述任务的指令。请写出恰当完成该要求的回答。",
+        preamble_with_input="下面是一条描述任务的指令，并附有提供更多背景的输入。请写出恰当完成该要求的回答。",
+        turn="### 指令：\n{instruction}\n\n### 回答：\n",
+        turn_with_input="### 指令：\n{instruction}\n\n### 输入：\n{input}\n\n### 回答：\n",
+    ),
+    "alpaca_cot": Blocks(  # the paragraph is Alpaca-CoT's, its slips of the pen included
+        "alpaca_cot",
+        preamble=(
+            "Below is an multi-round dialogue between human and assistant. "
+            "Write a response as an assistant that appropriately completes the human request in each round "
+            "by incorporating previous context."
+        ),
+        turn="### Human: {instruction}\n",
+        after_question="### Assistant: ",
+        between_turns="",
+    ),
     "vi_chat": Blocks("vi_chat", preamble="Hãy viết một phản hồi thích hợp cho chỉ dẫn dưới đây.", turn=_BLOCKS),
     "vi_doctor": Blocks(
         "vi_doctor",
@@ -133,6 +153,11 @@ def render(messages: Sequence[Message], template: Template, marks: Marks) -> lis
 def render_prompt(messages: Sequence[Message], template: Template, marks: Marks) -> list[Segment]:
     """A conversation up to where the answer starts: the leading segments of what `render` makes of it answered."""
     return _lay_out(messages, template, marks, is_prompt=True)
+
+
+def learn_everything(segments: Iterable[Segment]) -> list[Segment]:
+    """The same text, all of it a target."""
+    return [replace(segment, is_target=True) for segment in segments]
 
 
 def digest(template: Template) -> str:
@@ -177,6 +202,9 @@ def _blocks(messages: Sequence[Message], template: Blocks, marks: Marks) -> Iter
         else:
             assert message.role == "user", message.role
             yield Segment(before + _turn(message, template), is_target=False)
+            if template.after_question:
+                yield Segment(marks.eos, is_target=False, is_markup=True)
+                yield Segment(template.after_question, is_target=False)
 
 
 def _preamble(system: Message | None, first: Message, template: Blocks) -> str:

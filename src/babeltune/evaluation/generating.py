@@ -21,6 +21,7 @@ from babeltune.data.tokenizing import fit_conversation
 from babeltune.errors import EvalError, problem
 from babeltune.evaluation.suites import answered
 from babeltune.modeling.loss import causal_lm, target_losses
+from babeltune.modeling.virtual import generation_inputs, num_virtual
 from babeltune.options import DecodingConfig, RunConfig
 from babeltune.records import Item, Message, Reply
 
@@ -45,14 +46,14 @@ def generate(
     """
     lm = causal_lm(model)
     ends = end_marks(lm, tokenizer, way)
-    prompts = _prompts(items, way, tokenizer.bos_token_id, _room(lm, config))
+    prompts = _prompts(items, way, tokenizer.bos_token_id, _room(lm, config, num_virtual(model)))
     order = sorted(range(len(items)), key=lambda place: (len(prompts[place]), place))
     size = 1 if config.decoding.sample and config.decoding.beams > 1 else config.evaluation.batch  # beams draw from one generator
     replies: dict[int, Reply] = {}
     with _evaluating(lm):
         for start in range(0, len(order), size):
             places = order[start : start + size]
-            written = _batch(lm, [items[place].id for place in places], [prompts[place] for place in places], config, ends)
+            written = _batch(model, [items[place].id for place in places], [prompts[place] for place in places], config, ends)
             replies |= {place: _reply(items[place].id, tokens, ends, way) for place, tokens in zip(places, written, strict=True)}
             tell("progress", phase="answering", done=len(replies), total=len(items))
     return [replies[place] for place in range(len(items))]
@@ -74,7 +75,7 @@ def reference_losses(model: Any, items: Sequence[Item], config: RunConfig, way: 
     with _evaluating(lm):
         for group in cut([len(document.ids) for document in documents], config.trainer.micro_tokens):
             batch = collate([[documents[i]] for i in group], pad_id=0).to(lm.device)
-            losses_N = target_losses(lm, batch.input_ids_BT, batch.position_ids_BT, batch.document_ids_BT, batch.labels_BT)
+            losses_N = target_losses(model, batch.input_ids_BT, batch.position_ids_BT, batch.document_ids_BT, batch.labels_BT)
             totals.index_add_(0, batch.source_ids_BT[batch.labels_BT != IGNORED], losses_N.double())
     return {
         items[document.source].id: (total, int(document.targets.sum()))
@@ -107,12 +108,12 @@ def _closing(way: Writing) -> tuple[str, list[int]]:
     return shown[last].text, ids[last]
 
 
-def _room(lm: Any, config: RunConfig) -> int:
-    """The longest prompt, in tokens: `data.max_tokens`, or what the reply leaves of the model's positions."""
+def _room(lm: Any, config: RunConfig, num_virtual: int) -> int:
+    """The longest prompt, in tokens: `data.max_tokens`, or what the reply and trained tokens leave of the model's positions."""
     positions: int | None = getattr(lm.config, "max_position_embeddings", None)
     if positions is None:
         return config.data.max_tokens
-    room = min(config.data.max_tokens, positions - config.decoding.max_new_tokens)
+    room = min(config.data.max_tokens, positions - config.decoding.max_new_tokens - num_virtual)
     if room <= 0:
         got, expected = config.decoding.max_new_tokens, f"fewer than the {positions} positions of {config.model.name}"
         hint = f"decoding.max_new_tokens={positions // 2}"
@@ -137,22 +138,23 @@ def _end_of(ids: list[int], bos: int | None, room: int) -> list[int]:
     return [bos, *ids[len(ids) - room + 1 :]] if ids[0] == bos else ids[len(ids) - room :]
 
 
-def _batch(lm: Any, names: Sequence[str], prompts: Sequence[list[int]], config: RunConfig, ends: Ends) -> list[list[int]]:
+def _batch(model: Any, names: Sequence[str], prompts: Sequence[list[int]], config: RunConfig, ends: Ends) -> list[list[int]]:
     """The tokens written after each prompt. Left-padded, so that every prompt ends where its reply starts.
 
     Padding repeats a row's first token: it is not seen, but `repetition_penalty` reads it.
     """
     from transformers import GenerationConfig
 
+    lm = causal_lm(model)
     width = max(map(len, prompts))
     ids_BT = torch.tensor([prompt[:1] * (width - len(prompt)) + prompt for prompt in prompts], device=lm.device)
     mask_BT = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=lm.device)
     marks = sorted(ends.ids)
     settings = GenerationConfig(**decoding_settings(config.decoding), pad_token_id=marks[0], eos_token_id=marks)
     torch.manual_seed(_seed(config.seed, names[0]))  # for beams, which draw for one prompt at a time
-    written_BT: Tensor = lm.generate(
-        input_ids=ids_BT, attention_mask=mask_BT, generation_config=settings, logits_processor=_drawing(config, names, width)
-    )
+    inputs = generation_inputs(model, ids_BT, mask_BT, config.decoding.beams)
+    width = inputs["input_ids"].shape[1]
+    written_BT: Tensor = lm.generate(**inputs, generation_config=settings, logits_processor=_drawing(config, names, width))
     written: list[list[int]] = written_BT[:, width:].tolist()
     return written
 

@@ -102,7 +102,7 @@ def fresh_model(keys: dict[str, Any], vocabulary: int, seed: int) -> Any:
 
 def weight_dtype(config: RunConfig) -> torch.dtype:
     """Frozen weights may be bfloat16; weights that are trained stay float32, or small updates would be rounded away."""
-    frozen = config.adapter.kind != "none" or not config.data.sources
+    frozen = config.adapter.kind not in ("none", "embeddings") or not config.data.sources
     return torch.bfloat16 if config.precision.kind is Precision.bf16 and frozen else torch.float32
 
 

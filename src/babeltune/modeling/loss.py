@@ -15,6 +15,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
 from babeltune.errors import ConfigError, problem
+from babeltune.modeling.virtual import num_virtual, virtual_hidden_states
 
 CHUNK_LOGITS = 1 << 24
 """Logits held at a time (64 MiB of float32); more targets than fit are done in chunks and recomputed in the backward pass."""
@@ -31,7 +32,10 @@ def target_losses(
     `labels_BT[b, t]` is the token that position t must predict, or -100.
     """
     chosen_BT = labels_BT != -100
-    hidden_BTH = hidden_states(model, input_ids_BT, position_ids_BT, document_ids_BT)
+    if num_virtual(model):
+        hidden_BTH = virtual_hidden_states(model, input_ids_BT, document_ids_BT)
+    else:
+        hidden_BTH = hidden_states(model, input_ids_BT, position_ids_BT, document_ids_BT)
     hidden_NH, labels_N = hidden_BTH[chosen_BT], labels_BT[chosen_BT]
     head = causal_lm(model).get_output_embeddings()
     size = max(1, CHUNK_LOGITS // head.weight.shape[0])

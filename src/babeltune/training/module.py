@@ -18,6 +18,7 @@ from babeltune.data.batching import IGNORED, MicroBatch, StepBatch
 from babeltune.errors import ModelError, problem
 from babeltune.modeling.adapters import load_trainable, trainable_state
 from babeltune.modeling.loss import target_losses
+from babeltune.modeling.ranks import add_penalty, cut_ranks, load_running, plan_ranks, running_state
 from babeltune.options import OptimizerConfig, Schedule
 
 
@@ -34,6 +35,7 @@ class CausalLMModule(LightningModule):
 
     def __init__(self, model: Any, *, optimizer: OptimizerConfig, total_steps: int, seed: int, sources: list[str]) -> None:
         super().__init__()
+        plan_ranks(model, total_steps)
         self.model = model
         self._optimizer = optimizer
         self._total_steps = total_steps
@@ -51,6 +53,7 @@ class CausalLMModule(LightningModule):
         sums_S2 = self._backward(batch)
         loss = float(sums_S2[:, 0].sum()) / batch.num_targets
         _refuse_unless_finite(step, "loss", loss)
+        penalties = add_penalty(self.model)
         optimizer = self.optimizers()
         assert not isinstance(optimizer, list)
         norm = self._clip(optimizer)
@@ -59,10 +62,11 @@ class CausalLMModule(LightningModule):
         for group in optimizer.param_groups:
             group["lr"] = rate
         optimizer.step()
+        cut_ranks(self.model, step + 1)
         optimizer.zero_grad()
         self.losses.append(loss)
         self.num_tokens += batch.num_tokens
-        self._report(step, batch, sums_S2, {"loss": loss, "learning_rate": rate, "gradient_norm": norm})
+        self._report(step, batch, sums_S2, {"loss": loss, "learning_rate": rate, "gradient_norm": norm} | penalties)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
@@ -73,6 +77,10 @@ class CausalLMModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["state_dict"] = trainable_state(self.model)
+        checkpoint["adapter"] = running_state(self.model)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        load_running(self.model, checkpoint["adapter"])
 
     def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
         load_trainable(self.model, dict(state_dict))
