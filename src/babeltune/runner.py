@@ -68,7 +68,9 @@ def run(cell: Cell | RunConfig, tell: Tell = lambda event, **facts: None) -> Run
 def settle(cell: Cell) -> None:
     """Write down what was asked, and fix everything that numbers could depend on by accident."""
     import yaml
+    from transformers.utils import logging as transformers_logging
 
+    transformers_logging.disable_progress_bar()
     torch.set_num_threads(cell.config.trainer.threads)
     torch.manual_seed(cell.config.seed)
     np.random.seed(cell.config.seed % 2**32)

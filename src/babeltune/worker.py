@@ -110,28 +110,31 @@ def _run(cell: Cell, events: Events) -> int:
     except BabelTuneError as error:
         log.error("%s", error)
         events.send("failed", reason=str(error))
-    except MemoryError:
-        events.send("failed", reason=_out_of_memory(cell, "memory"), last=True)
-        return 1
-    except Exception as error:
+    except Exception as error:  # whatever a library raises costs this cell, and a process that may be in any state
         traceback.print_exc()
-        reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
-        if type(error).__name__ == "OutOfMemoryError":
-            reason = _out_of_memory(cell, "GPU memory")
-        events.send("failed", reason=f"{reason} (see {cell.folder / 'train.log'})", last=True)
+        events.send("failed", reason=_reason(error, cell), last=True)
         return 1
     return 0
 
 
-def _out_of_memory(cell: Cell, kind: str) -> str:
-    config = cell.config
-    return problem(
-        cell.folder.name,
-        f"out of {kind}",
-        f"a forward pass of {config.trainer.micro_tokens} tokens to fit",
-        f"trainer.micro_tokens={max(config.data.max_tokens, config.trainer.micro_tokens // 2)}, "
-        f"data.max_tokens={config.data.max_tokens // 2} or precision=nf4",
-    )
+def _reason(error: Exception, cell: Cell) -> str:
+    """One sentence for an error that nobody raised on purpose."""
+    if is_out_of_memory(error):
+        config = cell.config
+        return problem(
+            cell.folder.name,
+            "too little memory",
+            f"room for {config.trainer.micro_tokens} tokens at a time",
+            f"trainer.micro_tokens={max(config.data.max_tokens, config.trainer.micro_tokens // 2)}, a smaller data.max_tokens, "
+            "or precision=nf4 with an adapter",
+        )
+    words = " ".join(str(error).split())[:300] or "no message"
+    return f"{type(error).__name__}: {words} (see {cell.folder / 'train.log'})"
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether memory ran out, on a GPU or here; torch has a class of its own for the first and a plain RuntimeError for the second."""
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
 """Trained tokens in front of each text: how a loss and a reply are computed behind them.
 
-peft does both in its wrapper's `forward` and `generate`. It makes logits of every position, and it left-pads a shorter prompt
-between the trained tokens and the text, which no text was trained with: a reply would depend on its neighbours in the batch.
-Here the padding stands where it is not seen and moves nothing: each text follows its trained tokens at once.
+peft does both in its wrapper, with logits of every position and positions of its own. Here the base is run directly, the output
+layer only where there is a target, and each text follows its trained tokens at once, whatever padding its batch needs.
 
 Shapes: B rows, T tokens of a row, H hidden size, K trained tokens.
 """
