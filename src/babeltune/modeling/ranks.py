@@ -61,17 +61,9 @@ def _off_orthonormal(rows: Tensor) -> Tensor:
 
 
 def cut_ranks(model: Any, done: int) -> None:
-    """Cut what is due after `done` steps. Called when the weights have changed and their gradients are still there.
-
-    After the last cut peft would let the entries that were cut grow again, and leave them out when it saves: the saved model would
-    not be the trained one. Here they stay cut.
-    """
-    if (tuner := _tuner(model)) is None:
-        return
-    settings = tuner.peft_config["default"]
-    tuner.update_and_allocate(done)
-    if done > settings.total_step - settings.tfinal and settings.rank_pattern:
-        tuner.rankallocator.mask_using_rank_pattern(tuner.model, settings.rank_pattern)
+    """Cut what is due after `done` steps. Called when the weights have changed and their gradients are still there."""
+    if (tuner := _tuner(model)) is not None:
+        tuner.update_and_allocate(done)
 
 
 def running_state(model: Any) -> dict[str, Any]:
