@@ -133,7 +133,7 @@ def _reason(error: Exception, cell: Cell) -> str:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether memory ran out, on a GPU or here; torch has a class of its own for the first and a plain RuntimeError for the second."""
+    """Whether memory ran out. Torch has a class of its own for a GPU's, and a plain RuntimeError for the machine's."""
     return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
 
 

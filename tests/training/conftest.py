@@ -113,7 +113,7 @@ def untrained(whole: Path, tmp_path: Path) -> Path:
 def untrained_copy(whole: Path, outputs: Path) -> Path:
     shutil.copytree(whole, outputs)
     folder = cell_folder(outputs)
-    for name in ("adapter", "checkpoints", "evaluations"):
+    for name in ("adapter", "evaluations"):
         shutil.rmtree(folder / name)
     for name in ("trained.json", "result.json", "metrics.jsonl"):
         (folder / name).unlink()

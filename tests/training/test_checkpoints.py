@@ -20,7 +20,8 @@ from safetensors.torch import load_file
 
 from babeltune.errors import ModelError, OutputError
 from babeltune.training.checkpoints import AtomicCheckpointIO, clear, newest_sound, place, rotate, step_of
-from tests.training.conftest import cell_folder
+from tests.training import jobs
+from tests.training.conftest import Start, cell_folder
 
 KILLS = 30
 FLIPS = 60
@@ -146,13 +147,13 @@ def test_the_newest_two_are_kept(tmp_path: Path) -> None:
     assert sorted(step_of(path) for path in tmp_path.iterdir()) == [99, 100]
 
 
-def test_a_cells_checkpoint_holds_exactly_what_is_trained(whole: Path) -> None:
-    folder = cell_folder(whole)
-    path = newest_sound(folder / "checkpoints")
+def test_a_cells_checkpoint_holds_exactly_what_is_trained(start: Start, whole: Path, untrained: Path) -> None:
+    assert start(jobs.train, untrained, sabotage=jobs.AtStep(11, jobs.terminate_me)).code() == jobs.PREEMPTED
+    path = newest_sound(cell_folder(untrained) / "checkpoints")
     assert path is not None
     content = _read(path)
     state = content["state_dict"]
-    adapter = load_file(folder / "adapter" / "adapter_model.safetensors")
+    adapter = load_file(cell_folder(whole) / "adapter" / "adapter_model.safetensors")
     assert {name.replace(".default", "") for name in state} == set(adapter)
     assert all(torch.equal(tensor, adapter[name.replace(".default", "")]) for name, tensor in state.items())
     kinds = Counter(name.split(".")[-3] for name in state)
