@@ -13,9 +13,9 @@ from typing import Any
 from babeltune import config as configs
 from babeltune import identity
 from babeltune.data import sources, templates, toyworld
-from babeltune.errors import ConfigError, ModelError, nearest, problem
+from babeltune.errors import ConfigError, DataError, ModelError, nearest, problem
 from babeltune.evaluation.metrics import METRICS
-from babeltune.options import ModelConfig, RunConfig
+from babeltune.options import ModelConfig, RunConfig, SourceConfig
 from babeltune.results import read_evaluation, read_json
 
 
@@ -99,7 +99,8 @@ def cell_of(config: RunConfig) -> Cell:
     """The cell a config means. Reads data files to hash them; trains nothing."""
     check(config)
     root, cache = Path(config.paths.data), cache_folder(config)
-    data = {name: _digest(json.dumps(configs.dump(source)), root, cache) for name, source in identity.used_sources(config).items()}
+    data = {name: _digest(json.dumps(configs.dump(source)), root, cache) for name, source in config.data.sources.items()}
+    asked = {name: _asked(source, root, cache) for name, source in sources.present(config.evaluation.sources, root).items()}
     name = config.template.name
     template = name if name == "chat" else templates.digest(templates.choose(name))
     base, parent = _base(config)
@@ -108,11 +109,21 @@ def cell_of(config: RunConfig) -> Cell:
     return Cell(
         config=config,
         identity=own,
-        evaluation=identity.evaluation_id(config, data=data, template=template),
+        evaluation=identity.evaluation_id(config, data=asked, template=template),
         folder=identity.folder(config, own),
         parts=parts,
         parent=parent,
     )
+
+
+def _asked(source: SourceConfig, root: Path, cache: Path) -> str:
+    """The digest of a source that a suite takes its questions from. Whoever has not got it may leave it out."""
+    try:
+        return _digest(json.dumps(configs.dump(source)), root, cache)
+    except DataError as error:
+        words = str(error).removeprefix(f"data.sources.{source.name}: ").split("; ")[0]
+        where = f"evaluation.sources.{source.name}"
+        raise DataError(f"{where}: {words}; expected the questions of the suite; try ~{where} to leave it out") from error
 
 
 def with_parents(configs_: Iterable[RunConfig]) -> list[Cell]:

@@ -23,7 +23,7 @@ from babeltune.results import RunResult, read_evaluation, read_json, read_result
 from babeltune.tables import Table, number, render
 
 if TYPE_CHECKING:
-    from babeltune.grid import Standing
+    from babeltune.progress import Standing
 
 NAMED = {
     "data": "name",

@@ -23,7 +23,7 @@ from typing import Any
 
 from babeltune.cells import Cell
 from babeltune.options import Accelerator
-from babeltune.progress import Progress
+from babeltune.progress import Progress, Standing
 from babeltune.worker import encode
 
 PULSE_SECONDS = 0.2
@@ -32,28 +32,6 @@ HELD_SECONDS = 1.0
 """How often a cell that another process works on is asked for again."""
 GRACE_SECONDS = 20.0
 """How long a stopped cell may take to write its checkpoint."""
-
-
-@dataclass(slots=True)
-class Standing:
-    """Where one cell of a grid stands."""
-
-    cell: Cell
-    state: str = "waiting"
-    """waiting, running, held (by another process), done, kept (done before), failed, or preempted."""
-    note: str = ""
-    phase: str = ""
-    done: int = 0
-    total: int = 0
-    started: float = 0.0
-    phase_started: float = 0.0
-    seconds: float = 0.0
-    not_before: float = 0.0
-    """When a cell that another process holds is asked for again."""
-
-    @property
-    def is_over(self) -> bool:
-        return self.state in ("done", "kept", "failed", "preempted")
 
 
 @dataclass(slots=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from babeltune.config import dump
-from babeltune.options import EvaluationConfig, RunConfig, SourceConfig
+from babeltune.options import RunConfig, SourceConfig
 
 VERSIONS = {"data": 1, "training": 1, "evaluation": 1}
 """Raised by hand when code changes the numbers it computes from the same config and bytes."""
@@ -79,7 +79,7 @@ def evaluation_id(config: RunConfig, *, data: Mapping[str, str], template: str) 
         {
             "version": VERSIONS["evaluation"],
             "evaluation": {key: tree["evaluation"][key] for key in keys},
-            "sources": source_parts(config.evaluation.sources, data),
+            "sources": source_parts({name: one for name, one in config.evaluation.sources.items() if name in data}, data),
             "heldout_fraction": config.data.heldout_fraction,
             "max_tokens": config.data.max_tokens,
             "template": template,
@@ -100,12 +100,6 @@ def folder(config: RunConfig, identity: str) -> Path:
 def uses_seed(config: RunConfig) -> bool:
     """Whether anything before the evaluation is random."""
     return bool(config.data.sources) or config.model.fresh is not None
-
-
-def used_sources(config: RunConfig) -> dict[str, SourceConfig]:
-    """Every source a cell reads, for training or for evaluation."""
-    evaluation: EvaluationConfig = config.evaluation
-    return {**evaluation.sources, **config.data.sources}
 
 
 def source_parts(sources: Mapping[str, SourceConfig], data: Mapping[str, str]) -> dict[str, Any]:

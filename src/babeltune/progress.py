@@ -3,17 +3,38 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-if TYPE_CHECKING:
-    from babeltune.grid import Standing
+from babeltune.cells import Cell
 
 PLAIN_SECONDS = 10.0
 """How often a running cell is mentioned where there is no terminal."""
+
+
+@dataclass(slots=True)
+class Standing:
+    """Where one cell of a grid stands."""
+
+    cell: Cell
+    state: str = "waiting"
+    """waiting, running, held (by another process), done, kept (done before), failed, or preempted."""
+    note: str = ""
+    phase: str = ""
+    done: int = 0
+    total: int = 0
+    started: float = 0.0
+    phase_started: float = 0.0
+    seconds: float = 0.0
+    not_before: float = 0.0
+    """When a cell that another process holds is asked for again."""
+
+    @property
+    def is_over(self) -> bool:
+        return self.state in ("done", "kept", "failed", "preempted")
 
 
 class Progress:

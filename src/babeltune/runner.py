@@ -70,6 +70,7 @@ def settle(cell: Cell) -> None:
     import yaml
     from transformers.utils import logging as transformers_logging
 
+    fitting.check_devices(cell.config.trainer)
     transformers_logging.disable_progress_bar()
     torch.set_num_threads(cell.config.trainer.threads)
     torch.manual_seed(cell.config.seed)

@@ -217,12 +217,14 @@ def test_a_digest_of_the_hub_follows_its_commit(tmp_path, monkeypatch):
     assert sources.digest(source(hub_id="a/b"), tmp_path) == pinned
 
 
-def test_an_unreachable_hub_still_has_a_digest(tmp_path, monkeypatch, caplog):
+def test_a_data_set_that_is_neither_here_nor_reachable_is_refused_at_once(tmp_path, monkeypatch):
     import huggingface_hub
 
     monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", None)
-    assert len(sources.digest(source(hub_id="a/b"), tmp_path)) == 64
-    assert "a/b: the commit of revision None is not known (TypeError); pin one" in caplog.text
+    with pytest.raises(DataError) as caught:
+        sources.digest(source(hub_id="a/b"), tmp_path)
+    assert f"got no data files in {tmp_path / 'mine'}, and a/b on the hub could not be reached (TypeError)" in str(caught.value)
+    assert len(sources.digest(source(hub_id="a/b", revision="0" * 40), tmp_path)) == 64
 
 
 def test_the_text_half_of_data_imports_neither_torch_nor_its_friends():

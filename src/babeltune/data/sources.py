@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from babeltune.data import reading
@@ -66,10 +66,21 @@ def locate(source: SourceConfig, root: Path) -> list[Path] | None:
     return sorted({path for found in matches for path in found})
 
 
+def present(wanted: Mapping[str, SourceConfig], root: Path) -> dict[str, SourceConfig]:
+    """Those of a suite's sources that can be had. One without a hub id and without its folder is left out, and the log says so."""
+    there = {}
+    for name, source in wanted.items():
+        if source.toy is not None or source.hub_id is not None or locate(source, root):
+            there[name] = source
+        else:
+            log.info("%s is not below %s and has no hub id: it is left out of the evaluation", name, root)
+    return there
+
+
 def digest(source: SourceConfig, root: Path, cache: Path | None = None) -> str:
     """A hash of the bytes that `rows` reads, so that a cell knows when its data changed. No row is parsed.
 
-    The hub counts as its id and revision: the commit that the revision stands for when it can be known, else the word.
+    The hub counts as its id and revision: the commit that the revision stands for.
     `cache` is a JSON file that remembers the hashes of big files by path, size and time of change.
     """
     if source.toy is not None:
@@ -82,7 +93,7 @@ def digest(source: SourceConfig, root: Path, cache: Path | None = None) -> str:
         return _hash("files", *(part for path in files for part in (reading.kind(path) or "", hashes[str(path)])))
     if source.hub_id is None:
         raise _not_found(source, root, "no hub_id to fetch it by")
-    return _hash("hub", source.hub_id, _commit(source.hub_id, source.revision), *source.hub_files)
+    return _hash("hub", source.hub_id, _commit(source, source.hub_id, root), *source.hub_files)
 
 
 def digest_files(files: list[Path], cache: Path | None = None) -> str:
@@ -151,16 +162,16 @@ def _not_found(source: SourceConfig, root: Path, hub: str) -> DataError:
     )
 
 
-def _commit(hub_id: str, revision: str | None) -> str:
-    if revision is not None and len(revision) == 40:
-        return revision
+def _commit(source: SourceConfig, hub_id: str, root: Path) -> str:
+    """The commit that a hub data set stands at. Without it a cell could not say what it was trained on."""
+    if source.revision is not None and len(source.revision) == 40:
+        return source.revision
     try:
         from huggingface_hub import HfApi
 
-        return str(HfApi().dataset_info(hub_id, revision=revision, timeout=10).sha)
-    except Exception as error:  # offline is no reason to fail: the word stands for itself
-        log.warning("%s: the commit of revision %s is not known (%s); pin one", hub_id, revision, type(error).__name__)
-        return str(revision)
+        return str(HfApi().dataset_info(hub_id, revision=source.revision, timeout=10).sha)
+    except Exception as error:  # the library's and the network's many kinds
+        raise _not_found(source, root, f"{hub_id} on the hub could not be reached ({type(error).__name__})") from error
 
 
 def _digest_rows(rows: Iterable[Row]) -> str:

@@ -23,7 +23,8 @@ def items(config: RunConfig) -> list[Item]:
         case "toy":
             found = [item for language in config.evaluation.languages for item in _toy(language, config.evaluation.max_items)]
         case "heldout":
-            found = [item for source in present(config).values() for item in _heldout(source, config)]
+            there = sources.present(config.evaluation.sources, Path(config.paths.data))
+            found = [item for source in there.values() for item in _heldout(source, config)]
         case other:
             raise EvalError(problem("evaluation.kind", repr(other), "toy, heldout or none", "evaluation=toy"))
     if not found:
@@ -36,23 +37,6 @@ def items(config: RunConfig) -> list[Item]:
             )
         )
     return found
-
-
-def present(config: RunConfig) -> dict[str, SourceConfig]:
-    """The suite's sources that can be had. One without a hub id whose folder is not there is left out, and the log says so."""
-    root = Path(config.paths.data)
-    there = {}
-    for name, source in config.evaluation.sources.items():
-        if source.toy is not None or source.hub_id is not None or sources.locate(source, root):
-            there[name] = source
-        else:
-            log.warning(
-                "%s is not below %s and has no hub id: it is left out of evaluation=%s",
-                name,
-                root,
-                config.evaluation.name,
-            )
-    return there
 
 
 def _toy(language: str, count: int) -> Iterator[Item]:

@@ -70,7 +70,6 @@ def fit(
 
     Raises Stopped after SIGTERM or Ctrl-C, with a checkpoint written.
     """
-    check_devices(config.trainer)
     data = MixDataModule(
         examples, data=config.data, optimizer=config.optimizer, trainer=config.trainer, seed=config.seed, pad_id=pad_id
     )
