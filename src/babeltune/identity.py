@@ -43,17 +43,12 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def training_id(config: RunConfig, *, data: Mapping[str, str], template: str, base: str) -> str:
-    """The identity of what a cell trains.
+def training_parts(config: RunConfig, *, data: Mapping[str, str], template: str, base: str) -> dict[str, Any]:
+    """What a cell's identity is the digest of: kept beside the results, so that two cells can be compared part by part.
 
     `data` is the digest of each source's bytes, `template` that of the template's text, `base` that of the base model (files,
     hub revision, or the identity of the cell it comes from).
     """
-    return digest(training_parts(config, data=data, template=template, base=base))
-
-
-def training_parts(config: RunConfig, *, data: Mapping[str, str], template: str, base: str) -> dict[str, Any]:
-    """What `training_id` hashes, in the open: kept beside the results, so that two cells can be compared part by part."""
     tree = dump(config)
     parts: dict[str, Any] = {"versions": {key: VERSIONS[key] for key in ("data", "training")}, "base": base}
     if config.data.sources:
