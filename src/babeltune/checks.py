@@ -14,8 +14,8 @@ from babeltune.options import (
     Layout,
     NoAdapter,
     Precision,
+    PretrainStage,
     RunConfig,
-    Stage,
     Strategy,
     VirtualTokensAdapter,
 )
@@ -254,11 +254,11 @@ def _pairs(config: RunConfig) -> Iterator[str]:
         )
     if getattr(config.adapter, "targets", None) == [] and config.data.sources and not config.model.lora_targets:
         yield problem("adapter.targets", "[]", "names of linear modules", "adapter.targets=[q_proj,v_proj] or adapter=none")
-    pretrains = config.stage.kind is Stage.pretrain
+    pretrains = isinstance(config.stage, PretrainStage)
     if pretrains != (config.template.name == "plain"):
         wanted = "plain" if pretrains else "alpaca"
         yield problem(
-            f"template={config.template.name} with stage={config.stage.kind.value}",
+            f"template={config.template.name} with stage={config.stage.kind}",
             "texts of another kind" if pretrains else "documents, which have no answers to learn",
             f"template={wanted}",
             f"template={wanted} or stage={'tune' if pretrains else 'pretrain'}",

@@ -86,15 +86,6 @@ class LossOn(Enum):
     """The questions and the template's words too. A text that is too long is cut at `data.max_tokens`, wherever that is."""
 
 
-class Stage(Enum):
-    """What a cell does before it is judged."""
-
-    tune = "tune"
-    """Learn the assistant's turns of a mix of conversations."""
-    pretrain = "pretrain"
-    """Learn every token of plain text."""
-
-
 @dataclass(kw_only=True)
 class ToyConfig:
     """Rows the product generates itself, with known right answers."""
@@ -393,7 +384,39 @@ class TrainerConfig:
 
 @dataclass(kw_only=True)
 class StageConfig:
-    kind: Stage = Stage.tune
+    """What a cell does before it is judged."""
+
+    kind: str = MISSING
+
+
+@dataclass(kw_only=True)
+class TuneStage(StageConfig):
+    """Learn the assistant's turns of a mix of conversations."""
+
+    kind: str = "tune"
+
+
+@dataclass(kw_only=True)
+class PretrainStage(StageConfig):
+    """Learn every token of plain text."""
+
+    kind: str = "pretrain"
+
+
+@dataclass(kw_only=True)
+class PrepareStage(StageConfig):
+    """Read, clean, count and tokenise the mix, print its ledger, and train nothing."""
+
+    kind: str = "prepare"
+    samples: int = 0
+    """Rows to show of each cleaning step and reason, as they were and as they are."""
+
+
+@dataclass(kw_only=True)
+class ExtendVocabularyStage(StageConfig):
+    """Give the base's tokenizer pieces learned from the mix's text, and the base a row of weights for each. No weight is trained."""
+
+    kind: str = "extend_vocabulary"
 
 
 @dataclass(kw_only=True)
@@ -536,6 +559,12 @@ ALTERNATIVES: dict[type, dict[str, type]] = {
         "padapter": ParallelAdapter,
         "ia3": Ia3Adapter,
         "embeddings": EmbeddingsAdapter,
+    },
+    StageConfig: {
+        "tune": TuneStage,
+        "pretrain": PretrainStage,
+        "prepare": PrepareStage,
+        "extend_vocabulary": ExtendVocabularyStage,
     },
 }
 """Groups whose option chooses a type, by the value of `kind`."""
