@@ -46,6 +46,8 @@ class Dropped:
     """A short fixed phrase, the key of the count: `empty answer`, `invalid JSON`, ..."""
     detail: str = ""
     """What is particular to this row: the parser's words, the keys found."""
+    language: str = ""
+    """Empty for a row too broken to have one."""
     is_bad: bool = False
     """True for a broken row (counts towards `data.max_bad_fraction`), false for a sound one a filter refuses."""
 
