@@ -13,14 +13,15 @@ SOURCE = Path(__file__).parents[1] / "src" / "babeltune"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("records", "options"),
+    ("records", "steps"),
+    ("options", "stepchecks", "mixchecks"),
     ("refusals", "checks"),
     ("config",),
-    ("identity", "help"),
+    ("identity", "help", "endpoint"),
     ("results", "statistics", "tables", "data", "evaluation.metrics", "modeling.loss", "modeling.vocabulary"),
     ("modeling",),
     ("training", "evaluation", "cells", "papers"),
-    ("comparison", "runner"),
+    ("comparison", "ledgers", "runner"),
     ("worker",),
     ("progress",),
     ("grid",),

@@ -10,13 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from babeltune import checks, identity
 from babeltune import config as configs
-from babeltune import identity
 from babeltune.data import sources, templates, toyworld
+from babeltune.data.cleaning import naming
 from babeltune.errors import ConfigError, DataError, ModelError, nearest, problem
 from babeltune.evaluation.metrics import METRICS
-from babeltune.options import ModelConfig, RunConfig, SourceConfig
+from babeltune.options import ModelConfig, PrepareStage, RunConfig, SourceConfig
 from babeltune.results import read_evaluation, read_json
+
+MERGEABLE = ("none", "lora", "rslora", "dora", "adalora", "ia3", "embeddings")
+"""Adapters that are a change of the base's weights: other cells may stand on a cell with one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +42,8 @@ class Cell:
 
     @property
     def is_done(self) -> bool:
-        return (self.folder / "result.json").exists() and read_evaluation(self.folder, self.evaluation) is not None
+        there = (self.folder / "result.json").exists()
+        return there and (isinstance(self.config.stage, PrepareStage) or read_evaluation(self.folder, self.evaluation) is not None)
 
 
 def check(config: RunConfig) -> None:
@@ -46,7 +51,7 @@ def check(config: RunConfig) -> None:
 
     Raises one ConfigError with every problem.
     """
-    problems = [*_unknown_words(config), *_too_long(config)]
+    problems = [*_unknown_words(config), *_too_long(config), *_unmergeable(config)]
     if problems:
         raise ConfigError("\n".join(problems))
 
@@ -69,6 +74,20 @@ def _unknown_words(config: RunConfig) -> Iterator[str]:
             yield problem(where, repr(language), f"one of {', '.join(spoken)}", nearest(language, spoken))
 
 
+def _unmergeable(config: RunConfig) -> Iterator[str]:
+    """A base that another cell made has to be one model: what that cell trained is merged."""
+    parent = parent_config(config)
+    if parent is not None:
+        kind = parent.adapter.kind if parent.data.sources else "none"
+    elif (path := Path(config.model.from_cell or "") / "identity.json").is_file():
+        kind = read_json(path)["parts"].get("adapter", {"kind": "none"})["kind"]
+    else:
+        return
+    if kind not in MERGEABLE:
+        expected = f"a cell whose adapter becomes part of its base ({', '.join(MERGEABLE)})"
+        yield problem("model.from_cell", f"a cell with adapter={kind}", expected, "adapter=lora there")
+
+
 def _too_long(config: RunConfig) -> Iterator[str]:
     context = _context(config)
     if context is None:
@@ -88,23 +107,37 @@ def _context(config: RunConfig) -> int | None:
     if parent is not None:
         return _context(parent)
     keys = config.model.fresh
-    place = Path(config.model.path or config.model.from_cell or "") / ("model" if config.model.from_cell else "") / "config.json"
-    if keys is None and place.is_file():
-        keys = read_json(place)
+    if keys is None and (path := _config_file(config.model)) is not None:
+        keys = read_json(path)
     found = next((keys[name] for name in ("max_position_embeddings", "n_positions") if name in keys), None) if keys else None
     return found if isinstance(found, int) else None
+
+
+def _config_file(model: ModelConfig) -> Path | None:
+    """The transformers config of a model's folder; of a cell whose adapter is not merged yet, that of its base."""
+    if model.from_cell is None:
+        folders = [model.path]
+    else:
+        cell = Path(model.from_cell)
+        record = cell / "adapter" / "adapter_config.json"
+        folders = [str(cell / "model"), str(cell / "base")]
+        folders += [read_json(record)["base_model_name_or_path"]] if record.is_file() else []
+    files = (Path(folder) / "config.json" for folder in folders if folder)
+    return next((file for file in files if file.is_file()), None)
 
 
 def cell_of(config: RunConfig) -> Cell:
     """The cell a config means. Reads data files to hash them; trains nothing."""
     check(config)
     root, cache = Path(config.paths.data), cache_folder(config)
-    data = {name: _digest(json.dumps(configs.dump(source)), root, cache) for name, source in config.data.sources.items()}
-    asked = {name: _asked(source, root, cache) for name, source in sources.present(config.evaluation.sources, root).items()}
+    data = {name: _cleaned_digest(source, root, cache) for name, source in config.data.sources.items()}
+    suite = {} if isinstance(config.stage, PrepareStage) else sources.present(config.evaluation.sources, root)
+    asked = {name: _asked(source, root, cache) for name, source in suite.items()}
     name = config.template.name
     template = name if name == "chat" else templates.digest(templates.choose(name))
     base, parent = _base(config)
-    parts = identity.training_parts(config, data=data, template=template, base=base)
+    cleaning = naming.key(config.cleaning, cache)
+    parts = identity.training_parts(config, data=data, cleaning=cleaning, template=template, base=base)
     own = identity.digest(parts)
     return Cell(
         config=config,
@@ -114,6 +147,12 @@ def cell_of(config: RunConfig) -> Cell:
         parts=parts,
         parent=parent,
     )
+
+
+def _cleaned_digest(source: SourceConfig, root: Path, cache: Path) -> str:
+    """Of a source's bytes and of what is done to them."""
+    own = _digest(json.dumps(configs.dump(source)), root, cache)
+    return identity.digest({"bytes": own, "cleaning": naming.key(source.cleaning, cache)}) if source.cleaning else own
 
 
 def _asked(source: SourceConfig, root: Path, cache: Path) -> str:
@@ -141,7 +180,10 @@ def cache_folder(config: RunConfig) -> Path:
 
 
 def parent_config(config: RunConfig) -> RunConfig | None:
-    """The config of the cell that the base model comes from, or None when it comes from a path or is fresh."""
+    """The config of the cell that the base model comes from, or None when it comes from a path or is fresh.
+
+    It is trained on the devices of the cell that asks for it, unless the words that name it say where, or it cannot be.
+    """
     named = config.model.from_cell
     if named is None or Path(named).is_dir():
         return None
@@ -149,7 +191,12 @@ def parent_config(config: RunConfig) -> RunConfig | None:
         raise ConfigError(
             problem("model.from_cell", repr(named), "the folder of a cell, or overrides that name one", "experiment=tiny")
         )
-    return dataclasses.replace(_composed(named), paths=config.paths, logger=config.logger)
+    parent = dataclasses.replace(_composed(named), paths=config.paths, logger=config.logger)
+    if any(word.startswith("trainer") for word in named.split()):
+        return parent
+    micro_tokens = max(config.trainer.micro_tokens, parent.data.max_tokens)
+    shared = dataclasses.replace(parent, trainer=dataclasses.replace(config.trainer, micro_tokens=micro_tokens))
+    return parent if any(checks.check(shared)) else shared
 
 
 @functools.cache
@@ -164,7 +211,7 @@ def _digest(source: str, root: Path, cache: Path) -> str:
 
 
 def _ancestors(config: RunConfig) -> list[Cell]:
-    parent = parent_config(config)
+    parent = None if isinstance(config.stage, PrepareStage) else parent_config(config)
     return [] if parent is None else [*_ancestors(parent), cell_of(parent)]
 
 

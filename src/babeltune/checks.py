@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterator
 
+from babeltune import mixchecks, stepchecks
 from babeltune.errors import nearest, problem
 from babeltune.options import (
     Accelerator,
@@ -39,7 +40,8 @@ def check(config: RunConfig) -> Iterator[str]:
     """A sentence for each thing that is wrong."""
     yield from _ranges(config)
     yield from _words(config)
-    yield from _mix(config)
+    yield from mixchecks.check(config.data)
+    yield from _sources(config)
     yield from _model(config)
     yield from _optimizer(config)
     yield from _decoding(config)
@@ -47,6 +49,9 @@ def check(config: RunConfig) -> Iterator[str]:
     yield from _devices(config)
     yield from _pairs(config)
     yield from _adapter(config)
+    yield from stepchecks.check("cleaning", config.cleaning)
+    for name, source in config.data.sources.items():
+        yield from stepchecks.check(f"data.sources.{name}.cleaning", source.cleaning)
 
 
 def _ranges(config: RunConfig) -> Iterator[str]:
@@ -111,19 +116,8 @@ def _words(config: RunConfig) -> Iterator[str]:
             yield problem(where, repr(name), "a file name of letters, digits, and . _ + -", f"{where}=my_{where.split('.')[0]}")
 
 
-def _mix(config: RunConfig) -> Iterator[str]:
-    data = config.data
-    for name, take in data.take.items():
-        where = f"data.take.{name}"
-        if name not in data.sources:
-            yield problem(where, repr(name), "a source of the mix", nearest(name, data.sources) or f"~{where}")
-        chosen = {key: value for key, value in vars(take).items() if value is not None}
-        if len(chosen) > 1:
-            yield problem(where, " and ".join(chosen), "one of count, fraction and weight", "leaving one")
-        for key, value in chosen.items():
-            if not (value > 0 and math.isfinite(value)):
-                yield problem(f"{where}.{key}", value, "a number above zero", "null to take every row, or leaving the source out")
-    for group, sources in (("data", data.sources), ("evaluation", config.evaluation.sources)):
+def _sources(config: RunConfig) -> Iterator[str]:
+    for group, sources in (("data", config.data.sources), ("evaluation", config.evaluation.sources)):
         for name, source in sources.items():
             where = f"{group}.sources.{name}"
             if source.name != name:
@@ -132,13 +126,6 @@ def _mix(config: RunConfig) -> Iterator[str]:
                 yield problem(f"{where}.toy.rows", source.toy.rows, "a number above zero", f"{where}.toy.rows=1000")
             if source.toy is not None and not 0 <= source.toy.wrong_fraction <= 1:
                 yield problem(f"{where}.toy.wrong_fraction", source.toy.wrong_fraction, "a share from 0 to 1", "0.5")
-    languages = {source.language for source in data.sources.values()}
-    for language, count in data.quota.items():
-        where = f"data.quota.{language}"
-        if count < 0:
-            yield problem(where, count, "0 or more rows", f"~{where} to take every row")
-        if "mixed" not in languages and languages and language not in languages:
-            yield problem(where, repr(language), f"a language of the mix ({', '.join(sorted(languages))})", f"~{where}")
 
 
 def _model(config: RunConfig) -> Iterator[str]:
@@ -197,6 +184,10 @@ def _evaluation(config: RunConfig) -> Iterator[str]:
     evaluation = config.evaluation
     if evaluation.kind == "none":
         return
+    if evaluation.prompt.count("{question}") != 1:
+        yield problem(
+            "evaluation.prompt", repr(evaluation.prompt), "a text with {question} in it once", "evaluation.prompt='{question}'"
+        )
     if not evaluation.metrics:
         yield problem("evaluation.metrics", "[]", "at least one metric", "evaluation.metrics=[exact_match]")
     if evaluation.kind == "toy" and not evaluation.languages:
@@ -255,7 +246,7 @@ def _pairs(config: RunConfig) -> Iterator[str]:
     if getattr(config.adapter, "targets", None) == [] and config.data.sources and not config.model.lora_targets:
         yield problem("adapter.targets", "[]", "names of linear modules", "adapter.targets=[q_proj,v_proj] or adapter=none")
     pretrains = isinstance(config.stage, PretrainStage)
-    if pretrains != (config.template.name == "plain"):
+    if config.stage.kind in ("tune", "pretrain") and pretrains != (config.template.name == "plain"):
         wanted = "plain" if pretrains else "alpaca"
         yield problem(
             f"template={config.template.name} with stage={config.stage.kind}",

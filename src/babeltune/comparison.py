@@ -38,6 +38,8 @@ NAMED = {
 """Groups of which one key tells the option. What follows from it is not said again."""
 IGNORED = {"seed", "paths", "logger", "grid", "trainer", "evaluation", "scale"}
 """What no row is told apart by: a grid is judged in one way, and the rest changes no number, or is noted below the table."""
+ASKED_AS_IT_IS = "{question}"
+"""The `evaluation.prompt` that changes nothing."""
 LOSS_DIGITS = 3
 """Decimals of what is better when lower: losses differ in the third."""
 
@@ -56,7 +58,10 @@ class Row:
 
 def check(configs: Sequence[RunConfig]) -> Iterator[str]:
     """What keeps these configs from making one table, each as a sentence, before any of them runs."""
-    suites = {json.dumps(dump(config.evaluation), sort_keys=True): config.evaluation.name for config in configs}
+    suites = {
+        json.dumps(dump(config.evaluation) | {"prompt": ASKED_AS_IT_IS}, sort_keys=True): config.evaluation.name
+        for config in configs
+    }
     if len(suites) > 1:
         names = list(dict.fromkeys(suites.values()))
         got = ", ".join(names) if len(names) > 1 else f"{len(suites)} forms of {names[0]}"
@@ -106,7 +111,7 @@ def row_labels(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     >>> row_labels([{"data": {"name": "a"}, "seed": 0}, {"data": {"name": "b"}, "seed": 0}])
     ['a', 'b']
     """
-    flat = [_flat({key: part for key, part in config.items() if key not in IGNORED}) for config in configs]
+    flat = [_flat({key: part for key, part in config.items() if key not in IGNORED}) | _asked(config) for config in configs]
     names = [f"{group}.{key}" for group, key in NAMED.items()]
     keys = dict.fromkeys([*names, *(key for one in flat for key in one)])
     varying = [key for key in keys if len({json.dumps(one.get(key)) for one in flat}) > 1]
@@ -114,6 +119,12 @@ def row_labels(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     if not said:
         return [str(one.get("data.name", "run")) for one in flat]
     return ["  ".join(_says(key, one[key]) for key in said if one.get(key) is not None) or "otherwise" for one in flat]
+
+
+def _asked(config: Mapping[str, Any]) -> dict[str, Any]:
+    """How the questions are put, where that is not as they are: the same items may be asked in several ways in one table."""
+    prompt = config.get("evaluation", {}).get("prompt", ASKED_AS_IT_IS)
+    return {} if prompt == ASKED_AS_IT_IS else {"evaluation.prompt": prompt}
 
 
 def _follows(key: str, flat: Sequence[Mapping[str, Any]]) -> bool:

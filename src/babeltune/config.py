@@ -18,7 +18,7 @@ from typing import Any, cast
 from babeltune import refusals
 from babeltune.checks import check
 from babeltune.errors import BabelTuneError, ConfigError, nearest, problem
-from babeltune.options import ALTERNATIVES, ModelConfig, RunConfig, SourceConfig
+from babeltune.options import ALTERNATIVES, EACH, EACH_OF, ModelConfig, RunConfig, SourceConfig
 
 CONF = Path(__file__).parents[2] / "conf"
 """The folder of config groups."""
@@ -98,7 +98,7 @@ def load(composed: Any) -> RunConfig:
     if any(UNKNOWN not in one for one in problems):
         raise ConfigError("\n".join(problems))
     if config.scale.standins and config.model.standin and config.model.standin != config.model.name:
-        config = dataclasses.replace(config, model=_standin(config.model))
+        config = dataclasses.replace(config, model=_standin(config.model, config.scale.name))
     problems += check(config)
     if problems:
         raise ConfigError("\n".join(problems))
@@ -128,17 +128,17 @@ def dump(config: Any) -> dict[str, Any]:
     return cast(dict[str, Any], _plain(config))
 
 
-def _standin(model: ModelConfig) -> ModelConfig:
-    """The small model that runs in the paper model's place, under the paper model's name."""
+def _standin(model: ModelConfig, scale: str) -> ModelConfig:
+    """The small model that runs in the paper model's place, under its name and with its targets."""
     assert model.standin is not None
-    small = _model(model.standin)
-    return dataclasses.replace(small, name=model.name, title=model.title, standin=model.standin)
+    small = _model(model.standin, scale)
+    return dataclasses.replace(small, name=model.name, title=model.title, lora_targets=model.lora_targets, standin=model.standin)
 
 
 @functools.cache
-def _model(name: str) -> ModelConfig:
+def _model(name: str, scale: str) -> ModelConfig:
     """Composed once: the cells of a grid share their stand-in."""
-    return compose([f"model={name}", "scale=paper"]).model
+    return compose([f"model={name}", f"scale={scale}"]).model
 
 
 def _value(kind: Any, value: Any, where: str, problems: list[str]) -> Any:
@@ -198,17 +198,43 @@ def _record(kind: type, value: Any, where: str, problems: list[str]) -> Any:
             return None
         kind = choices[cast(str, chosen)]
     hints = typing.get_type_hints(kind)
+    each = {item.name: item.metadata[EACH] for item in dataclasses.fields(kind) if EACH in item.metadata}
     for key in value:
         if key not in hints:
             at = f"{where}.{key}".lstrip(".")
             expected = f"a key of {where}" if where else "a config group or key"
             problems.append(problem(at, UNKNOWN, expected, refusals.offer(str(key), hints, f"{where}.".lstrip("."))))
-    fields = {key: _value(hints[key], part, f"{where}.{key}".lstrip("."), problems) for key, part in value.items() if key in hints}
+    fields = {
+        key: _each(each[key], part, at, problems) if key in each else _value(hints[key], part, at, problems)
+        for key, part in value.items()
+        if key in hints and (at := f"{where}.{key}".lstrip("."))
+    }
     for item in dataclasses.fields(kind):
         if item.name not in value:
             problems.append(_nothing(f"{where}.{item.name}".lstrip(".")))
             fields[item.name] = None
     return kind(**fields)
+
+
+def _each(base: type, value: Any, where: str, problems: list[str]) -> Any:
+    """A mapping of names to values whose type each says itself. What a value leaves out is as its class has it."""
+    if not isinstance(value, Mapping):
+        problems.append(problem(where, repr(value), "names with values", refusals.example(where, CONF)))
+        return None
+    choices = EACH_OF[base]
+    built = {}
+    for name, part in value.items():
+        at = f"{where}.{name}"
+        chosen = part.get("kind") if isinstance(part, Mapping) else None
+        if chosen not in choices:
+            got = repr(part if chosen is None else chosen)
+            problems.append(
+                problem(f"{at}.kind", got, f"one of {', '.join(choices)}", f"{at}.kind={nearest(str(chosen), choices, 1)}")
+            )
+        else:
+            kind = choices[chosen]
+            built[str(name)] = _record(kind, dump(kind()) | dict(part), at, problems)
+    return built
 
 
 def _nothing(where: str) -> str:

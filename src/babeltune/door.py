@@ -5,15 +5,19 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import re
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from babeltune import config as configs
-from babeltune.errors import BabelTuneError, ConfigError
-from babeltune.options import RunConfig
+from babeltune.errors import BabelTuneError, ConfigError, problem
+from babeltune.options import PrepareStage, RunConfig
+
+if TYPE_CHECKING:
+    from babeltune.progress import Standing
 
 REFUSED = 2
 """Exit code when nothing was run because what was asked cannot be."""
@@ -34,7 +38,7 @@ def main(arguments: list[str]) -> int:
     configs.register()
     outcome: list[int] = []
     enter = hydra.main(config_path=str(configs.CONF), config_name="train", version_base="1.3")(
-        lambda composed: outcome.append(answer([([], composed)]))
+        lambda composed: outcome.append(alone(composed))
     )
     sys.argv = [sys.argv[0], *arguments]
     try:
@@ -59,9 +63,69 @@ class _Finished(BaseException):
         self.code = code
 
 
-def launch(composed: Sequence[tuple[Sequence[str], Any]]) -> None:
-    """`answer` for Hydra's launcher."""
-    raise _Finished(answer(composed))
+def launch(master: Any, jobs: Sequence[Sequence[str]], compose: Callable[[Sequence[str]], Any]) -> None:
+    """`answer` for Hydra's launcher: of the jobs that its sweeper made of the axes, and of the cells that `grid.cells` lists.
+
+    `master` is the grid's own composed config; `compose` makes one of a job's overrides.
+    """
+    from omegaconf import OmegaConf
+
+    params = master.hydra.sweeper.params or {}
+    entries: Any = OmegaConf.to_container(master.grid.cells)
+    typed = list(dict.fromkeys(tuple(job[len(params) :]) for job in jobs))  # a job begins with the file's own axes
+    composed = [(job, compose(job)) for job in jobs] if params or not entries else []
+    problems: list[str] = []
+    for (place, entry), words in itertools.product(enumerate(entries), typed):
+        where, overrides = f"grid.cells[{place}]", [*listed(entry), *words]
+        if not entry:
+            problems.append(problem(where, "{}", "keys with values", "{data: none}"))
+            continue
+        try:
+            composed.append(([f"{where}:", *overrides], compose(overrides)))
+        except Exception as error:  # Hydra raises a dozen kinds, all about the overrides
+            problems += [f"{where}: {line}" for line in configs.problems_of(overrides) or [" ".join(str(error).split())]]
+    raise _Finished(refuse("\n".join(dict.fromkeys(problems))) if problems else answer(composed))
+
+
+def listed(entry: Mapping[str, Any]) -> list[str]:
+    """An entry of `grid.cells` as overrides.
+
+    >>> listed({"data": "none", "optimizer.clip": None, "evaluation.prompt": "Answer: {question}"})
+    ['data=none', 'optimizer.clip=null', 'evaluation.prompt="Answer: {question}"']
+    """
+    return [f"{key}={_written(value)}" for key, value in entry.items()]
+
+
+def _written(value: Any) -> str:
+    """A value as Hydra's command line reads it."""
+    from hydra.core.override_parser.types import Quote, QuotedString
+
+    match value:
+        case str() if re.fullmatch(r"[A-Za-z]\w*", value, re.ASCII) and value.lower() not in (
+            "null",
+            "true",
+            "false",
+            "nan",
+            "inf",
+        ):
+            return value
+        case str():
+            return QuotedString(text=value, quote=Quote.double).with_quotes()
+        case list():
+            return f"[{','.join(map(_written, value))}]"
+        case dict():
+            return "{" + ",".join(f"{key}:{_written(part)}" for key, part in value.items()) + "}"
+        case None:
+            return "null"
+        case _:
+            return str(value)
+
+
+def alone(composed: Any) -> int:
+    """`answer` for a command line without axes. Raises nothing; a list of cells has no meaning there."""
+    if composed.grid.cells:
+        return refuse(problem("grid.cells", f"{len(composed.grid.cells)} cells for a single run", "a grid", "-m"))
+    return answer([([], composed)])
 
 
 def answer(composed: Sequence[tuple[Sequence[str], Any]]) -> int:
@@ -83,13 +147,23 @@ def run_grid(composed: Sequence[tuple[Sequence[str], Any]]) -> int:
     wanted = comparison.named(_checked(composed))
     record = comparison.write_manifest(wanted)
     standings = grid.run(with_parents(wanted), workers=wanted[0].grid.workers)
-    print(comparison.summary(record, standings))
+    prepared = [config for config in wanted if isinstance(config.stage, PrepareStage)]
+    print(_ledgers(standings) if len(prepared) == len(wanted) else comparison.summary(record, standings))
     failed = [standing for standing in standings if standing.state != "done" and standing.state != "kept"]
     for standing in failed:
         print(f"error: {standing.cell.folder.name}: {standing.note}", file=sys.stderr)
     if failed:
         print(f"{len(failed)} of {len(standings)} cells did not finish; the same command runs them again", file=sys.stderr)
     return FAILED if failed else 0
+
+
+def _ledgers(standings: Sequence[Standing]) -> str:
+    """What a run that only prepares prints: what is in each mix."""
+    from babeltune import ledgers
+    from babeltune.results import read_result
+
+    found = [read_result(standing.cell.folder) for standing in standings]
+    return "\n\n".join(ledgers.text(result) for result in found if result is not None) or "nothing was prepared"
 
 
 def _checked(composed: Sequence[tuple[Sequence[str], Any]]) -> list[RunConfig]:

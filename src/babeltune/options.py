@@ -11,6 +11,18 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from babeltune.steps import STEPS, StepConfig
+
+EACH = "each"
+"""Marks a mapping of names to values of one of several types, chosen by their `kind`: Hydra lets anything in, `build` does not."""
+
+
+class TemperatureOver(Enum):
+    """Whose sizes a temperature makes more alike."""
+
+    source = "source"
+    language = "language"
+
 
 class Format(Enum):
     """How a source writes its rows."""
@@ -77,6 +89,28 @@ class Order(Enum):
     """Shuffled, then examples of like length are brought together: less padding, less random steps."""
 
 
+class Scores(Enum):
+    """What SentencePiece's pieces are worth behind those of a base: the best pair of a text is merged first."""
+
+    falling = "falling"
+    """Each a little less than the worst of the base's, in the order they were learned: what the base merges, it merges first."""
+    keep = "keep"
+    """What they were worth where they were learned; BELLE's way."""
+    zero = "zero"
+    """All alike, and as much as the best; Chinese-LLaMA-Alpaca's way."""
+
+
+class NewRows(Enum):
+    """What the weights of a new piece begin with. Every way leaves the old rows as they are."""
+
+    pieces = "pieces"
+    """The mean of the rows of the pieces that wrote it before."""
+    mean = "mean"
+    """The mean of all old rows."""
+    random = "random"
+    """Drawn with the run's seed, with the deviation that the model's own weights were drawn with."""
+
+
 class LossOn(Enum):
     """What of a conversation is learned."""
 
@@ -129,13 +163,15 @@ class SourceConfig:
     license: str = ""
     note: str = ""
     """What a reader of a table must know about it."""
+    cleaning: dict[str, Any] = field(default_factory=dict, metadata={EACH: StepConfig})
+    """Name to step: what is done to its rows before anything else, in this order. See `babeltune.steps`."""
     toy: ToyConfig | None = None
     """Set for a source that is generated in place of read."""
 
 
 @dataclass(kw_only=True)
 class TakeConfig:
-    """How much of one source a mix takes. Set one of the three; none takes every row once."""
+    """How much of one source a mix takes. Set one of the four; none takes every row once."""
 
     count: int | None = None
     """So many rows, drawn with the run's seed; more than there are repeats rows."""
@@ -143,6 +179,10 @@ class TakeConfig:
     """This share of the rows; above 1 repeats rows."""
     weight: float | None = None
     """Rows in this proportion to the other weighted sources, as many as go without repeating a row."""
+    tokens: float | None = None
+    """This share of all tokens of the mix, prompts included, as data mixes are stated (arXiv:2302.13971, table 1). Beside sources
+    that have no share it repeats rows where it must, at most `data.max_passes` times; where every source has one, nothing is
+    repeated."""
 
 
 @dataclass(kw_only=True)
@@ -158,7 +198,14 @@ class DataConfig:
     quota: dict[str, int] = field(default_factory=dict)
     """Language to the most rows of it, drawn from all its sources alike."""
     max_rows: int | None = None
-    """The most rows in the whole mix, drawn so that proportions stay."""
+    """The most rows in the whole mix, drawn so that proportions of rows stay."""
+    temperature: float = 1.0
+    """Sources or languages get shares of the mix in proportion to rows^(1 / temperature): 1 is plain concatenation, above 1 cuts
+    the large and repeats the small. The mix has as many rows as the concatenation."""
+    temperature_over: TemperatureOver = TemperatureOver.source
+    max_passes: float = 4.0
+    """The most passes over its rows for which a token share or a temperature may repeat a source or language; past it the mix is
+    refused. Up to 4, repeated rows are nearly as good as new ones (arXiv:2305.16264)."""
     max_tokens: int = 512
     """Longest example in tokens. Longer conversations lose whole turns from the end; one with no answer left is dropped."""
     loss_on: LossOn = LossOn.answers
@@ -201,7 +248,8 @@ class ModelConfig:
     lora_targets: list[str] = field(default_factory=list)
     """Modules that adapters attach to unless `adapter.targets` says otherwise."""
     standin: str | None = None
-    """Model that takes its place when `scale.standins` is on; tables say so."""
+    """Small model of the same architecture that takes its place, under its name and with its `lora_targets`, when
+    `scale.standins` is on; tables say so."""
 
 
 @dataclass(kw_only=True)
@@ -414,9 +462,23 @@ class PrepareStage(StageConfig):
 
 @dataclass(kw_only=True)
 class ExtendVocabularyStage(StageConfig):
-    """Give the base's tokenizer pieces learned from the mix's text, and the base a row of weights for each. No weight is trained."""
+    """Give the tokenizer pieces learned from the mix's text, and the base a row of weights for each. No weight is trained."""
 
     kind: str = "extend_vocabulary"
+    size: int = 20000
+    """Pieces to learn. Of SentencePiece's, those that the base has already are not added."""
+    coverage: float = 0.9995
+    """Share of the text's characters that get a piece of their own; the rarest are written as bytes. A byte-level tokenizer has no
+    such choice."""
+    max_lines: int | None = None
+    """The most lines to learn from, drawn from the mix's at random; null for all. SentencePiece keeps every line in memory: reckon
+    with 15 bytes for each of the text."""
+    pieces: str | None = None
+    """A SentencePiece model (`tokenizer.model`) whose pieces are taken in place of learning some from the mix."""
+    scores: Scores = Scores.falling
+    new_rows: NewRows = NewRows.pieces
+    measured_lines: int = 5000
+    """The most lines of each language on which tokens are counted before and after."""
 
 
 @dataclass(kw_only=True)
@@ -452,6 +514,8 @@ class EvaluationConfig:
     metrics: list[str] = field(default_factory=list)
     max_items: int = 150
     """The most items of each language (toy) or source (heldout)."""
+    prompt: str = "{question}"
+    """How a suite asks: text around `{question}`, the user's words. A row's input follows it, or stands at `{input}`."""
     batch: int = 32
     """Prompts generated from together."""
 
@@ -498,6 +562,8 @@ class ScaleConfig:
     name: str = MISSING
     standins: bool = False
     """Put `model.standin` in the place of the model."""
+    base: str = "paper"
+    """The scale at which the embedded models are pretrained."""
 
 
 @dataclass(kw_only=True)
@@ -519,6 +585,8 @@ class GridConfig:
     """Label of the row the others are compared with; null for the first."""
     workers: int | None = None
     """Cells trained at a time; null for one on a GPU, and on a CPU one for each core, at most two."""
+    cells: list[dict[str, Any]] = field(default_factory=list)
+    """Cells beside those of a sweep's axes: each says by keys and values what it has in place of the sweep's own choices."""
 
 
 @dataclass(kw_only=True)
@@ -540,6 +608,8 @@ class RunConfig:
     scale: ScaleConfig
     paths: PathsConfig
     grid: GridConfig
+    cleaning: dict[str, Any] = field(default_factory=dict, metadata={EACH: StepConfig})
+    """Name to step: what is done to the whole mix, after each source's own steps. See `babeltune.steps`."""
     seed: int = 0
     """Seed of everything random: initial adapter, order, drawing of rows, dropout, sampling."""
 
@@ -568,3 +638,6 @@ ALTERNATIVES: dict[type, dict[str, type]] = {
     },
 }
 """Groups whose option chooses a type, by the value of `kind`."""
+
+EACH_OF: dict[type, dict[str, type]] = {StepConfig: dict(STEPS)}
+"""The same for the values of mappings marked `EACH`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -35,6 +35,8 @@ class Conversation:
     source: str
     language: str
     place: str
+    prompt: int | None = None
+    """Hash of what was first asked before any cleaning, which decides whether it is held out; None when nothing was cleaned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,7 @@ class LedgerRow:
     source: str
     language: str
     asked: str
-    """What the mix asked of this source in words: `all`, `count 500`, `fraction 0.5`, `weight 2`."""
+    """What the mix asked of this source in words: `all`, `count 500`, `fraction 0.5`, `tokens 0.3`, `temperature 2`."""
     found: int
     """Rows read from the source."""
     usable: int
@@ -84,8 +86,45 @@ class LedgerRow:
     """Tokens of the taken rows in one epoch."""
     target_tokens: int
     """Those of them that carry loss."""
+    token_share: float = 0.0
+    """Its `tokens` as a share of the whole mix's."""
+    cut_answers: int = 0
+    """Usable and held-out rows whose only answer is longer than `data.max_tokens`: cut, without an end mark."""
+    dropped_turns: int = 0
+    """Answers left out, with their questions, at the end of usable and held-out conversations longer than `data.max_tokens`."""
     dropped: Mapping[str, int] = field(default_factory=dict)
     """Rows left out, by reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A row before a cleaning step and after it."""
+
+    place: str
+    before: str
+    after: str | None
+    """None when it was dropped."""
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """What one cleaning step did."""
+
+    source: str
+    """Whose step it is; empty for a step of the whole mix."""
+    name: str
+    kind: str
+    seen: int
+    kept: int
+    """Conversations that went on; more than were seen where a step splits."""
+    changed: int
+    dropped: Mapping[str, int]
+    """Conversations left out, by reason."""
+    facts: Mapping[str, Any]
+    """What the step itself has to say."""
+    samples: Mapping[str, Sequence[Sample]]
+    """Reason of a drop, or `changed`, to a few rows. Which ones depends on what they say, not on their order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +136,8 @@ class MixLedger:
     """Passes over the mix that training makes."""
     standins: tuple[str, ...] = ()
     """Sources whose rows are not the ones their card describes: `alpaca4_zh: 1,000 rows of 48,818`."""
+    cleaning: tuple[StepReport, ...] = ()
+    """What each cleaning step did, in the order of their work."""
 
     @property
     def num_rows(self) -> int:

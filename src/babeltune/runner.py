@@ -17,17 +17,17 @@ import numpy as np
 import torch
 
 from babeltune import results
-from babeltune.cells import Cell, cache_folder, cell_of
+from babeltune.cells import Cell, cache_folder, cell_of, parent_config
 from babeltune.config import dump
 from babeltune.data import preparing
 from babeltune.data.batching import Examples
 from babeltune.data.preparing import Mixed, Writing
 from babeltune.evaluation import scoring, suites
 from babeltune.evaluation.generating import generate, reference_losses
-from babeltune.modeling import adapters, loading
+from babeltune.modeling import adapters, loading, merging
 from babeltune.modeling.loss import check_exact
 from babeltune.modeling.vocabulary import train_tokenizer
-from babeltune.options import Accelerator, NoAdapter, RunConfig
+from babeltune.options import Accelerator, NoAdapter, PrepareStage, RunConfig
 from babeltune.records import Conversation, MixLedger, Score
 from babeltune.results import RunResult
 from babeltune.training import fitting
@@ -54,6 +54,10 @@ def run(cell: Cell | RunConfig, tell: Tell = lambda event, **facts: None) -> Run
         cell = cell_of(cell)
     with _held(cell), _tracker(cell) as tracker:
         settle(cell)
+        if isinstance(cell.config.stage, PrepareStage):
+            return count(cell, tracker, tell)
+        if cell.parent is not None:
+            merging.make_whole(cell.parent, cell.config.trainer)
         tokenizer = _tokenizer(cell)
         way = preparing.writing(cell.config, tokenizer)
         if not cell.is_trained:
@@ -81,6 +85,16 @@ def settle(cell: Cell) -> None:
         results.write_json(cell.folder / "identity.json", {"identity": cell.identity, "parts": cell.parts})
 
 
+def count(cell: Cell, tracker: Tracker, tell: Tell) -> RunResult:
+    """Clean and tokenise the mix and write down what is in it. Of the base only the tokenizer is needed."""
+    tell("progress", phase="preparing", done=0, total=0)
+    way = preparing.writing(cell.config, _tokenizer(cell))
+    ledger = preparing.prepare(cell.config, way, cache_folder(cell.config)).ledger
+    results.write_ledger(cell.folder / "ledger.json", ledger)
+    results.write_json(cell.folder / "trained.json", {"steps": 0, "ledger": asdict(ledger)})
+    return conclude(cell, {}, tracker)
+
+
 def train(cell: Cell, tokenizer: Any, way: Writing, tracker: Tracker, tell: Tell) -> None:
     """Prepare the mix, fit, and save what was trained. A mix of nothing leaves the base as it is."""
     config = cell.config
@@ -90,7 +104,9 @@ def train(cell: Cell, tokenizer: Any, way: Writing, tracker: Tracker, tell: Tell
     tell("progress", phase="preparing", done=0, total=0)
     mixed = preparing.prepare(config, way, cache_folder(config))
     base = loading.load_base(config, cell.parent, len(tokenizer))
-    check_exact(base)
+    check_exact(base, config.data.max_tokens)
+    if config.model.fresh is not None and not isinstance(config.adapter, NoAdapter):
+        loading.keep_fresh(base, tokenizer, cell.folder)
     model = adapters.attach(base, config)
     counts = adapters.audit(model, config)
     if _rank() == 0:
@@ -142,7 +158,7 @@ def conclude(cell: Cell, scores: dict[str, Score], tracker: Tracker) -> RunResul
     """Put everything that a table needs into `result.json`, and mirror it."""
     facts = results.read_json(cell.folder / "trained.json")
     ledger = facts.pop("ledger")
-    labels = results.labels(cell.config, ledger["standins"])
+    labels = tuple(dict.fromkeys([*results.labels(cell.config, ledger["standins"]), *_inherited(cell)]))
     values = {f"score/{name}": score.value for name, score in scores.items()}
     tracker.summarise(values | {"ledger": ledger, "training": facts, "labels": list(labels)})
     result = RunResult(
@@ -161,6 +177,12 @@ def conclude(cell: Cell, scores: dict[str, Score], tracker: Tracker) -> RunResul
     measured = [f"{score.name} {score.value:.2f} (n={score.n})" for score in scores.values() if score.value is not None]
     log.info("%s: %s", cell.folder, measured[0] if measured else "not judged")
     return result
+
+
+def _inherited(cell: Cell) -> tuple[str, ...]:
+    """What a reader must know about the cell that the base model comes from."""
+    parent = None if cell.parent is None else results.read_result(cell.parent)
+    return () if parent is None else parent.labels
 
 
 @contextlib.contextmanager
@@ -185,6 +207,9 @@ def _tracker(cell: Cell) -> Tracker:
 def _tokenizer(cell: Cell) -> Any:
     """Loaded, or learned from the mix; a learned one is kept in the cell's folder, so that it is learned once."""
     config = cell.config
+    parent = parent_config(config)
+    if parent is not None and config.model.tokenizer is None and isinstance(config.stage, PrepareStage):
+        return _tokenizer(cell_of(parent))  # it is there before the parent is trained
     if config.model.tokenizer != "train":
         return loading.load_tokenizer(config.model, cell.parent)
     folder = cell.folder / "tokenizer"
@@ -213,9 +238,10 @@ def _open(cell: Cell, mixed: Mixed, counts: dict[str, int]) -> None:
     log.info("cell %s in %s", cell.identity[:8], cell.folder)
     log.info("parameters: %s trained of %s", f"{counts['trainable']:,}", f"{counts['total']:,}")
     for row in mixed.ledger.rows:
-        found = f"{row.taken} rows taken of {row.usable} usable, {row.found} found, {row.heldout} held out"
-        tokens = f"{row.tokens:,} tokens, {row.target_tokens:,} to learn"
-        log.info("%s (%s): %s, dropped %s; %s", row.source, row.language, found, dict(row.dropped) or "none", tokens)
+        found = f"asked {row.asked}: {row.taken} rows taken of {row.usable} usable, {row.found} found, {row.heldout} held out"
+        cuts = f"{row.cut_answers} answers cut, {row.dropped_turns} turns left out"
+        tokens = f"{row.tokens:,} tokens ({row.token_share:.2%} of the mix), {row.target_tokens:,} to learn"
+        log.info("%s (%s): %s, dropped %s, %s; %s", row.source, row.language, found, dict(row.dropped) or "none", cuts, tokens)
     log.info("global batch: %d examples over %d process(es)", config.optimizer.global_batch, config.trainer.devices)
 
 

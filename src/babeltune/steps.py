@@ -49,8 +49,12 @@ class SemanticStep(StepConfig):
     """Folder or hub id of any transformers encoder; its token embeddings are averaged."""
     revision: str | None = None
     threshold: float = 0.95
+    """Cosine with one that stays, at and above which a text says the same."""
     batch: int = 32
     max_tokens: int = 256
+    """A longer text is compared by its beginning."""
+    dtype: str = "float32"
+    """Of the weights: float32; bfloat16 for half the memory and a last digit less."""
 
 
 @dataclass(kw_only=True)
@@ -65,8 +69,13 @@ class PerplexityStep(StepConfig):
     """Percentile below which a text is too plain."""
     high: float = 95.0
     """Percentile above which a text is too strange."""
+    per_language: bool = True
+    """Percentiles among the texts of the same language: the same model finds one language stranger than another."""
     batch: int = 16
     max_tokens: int = 512
+    """A longer text is judged by its beginning."""
+    dtype: str = "float32"
+    """Of the weights: float32; bfloat16 for half the memory and a last digit less."""
 
 
 @dataclass(kw_only=True)
@@ -82,6 +91,9 @@ class RewardStep(StepConfig):
     """raw: the model's number; sigmoid: squeezed into 0 to 1."""
     batch: int = 16
     max_tokens: int = 1024
+    """A longer question and answer lose their end, not the end mark."""
+    dtype: str = "float32"
+    """Of the weights: float32; bfloat16 for half the memory and a last digit less."""
 
 
 @dataclass(kw_only=True)
@@ -180,21 +192,39 @@ class TranslateStep(StepConfig):
     """seq2seq: a model; endpoint: a server that speaks OpenAI's protocol; file: translations made elsewhere."""
     target: str = ""
     """The short tag of the language: vi."""
+    source: str = ""
+    """The short tag of what is translated; other conversations stay as they are. Empty for all but the target's."""
     model: str = ""
     """Folder or hub id of the model, or its name at the endpoint."""
     revision: str | None = None
     source_code: str = ""
     """The model's own word for the language it reads: eng_Latn."""
     target_code: str = ""
-    """The model's own word for the language it writes: vie_Latn."""
+    """The model's own word for the language it writes: vie_Latn. Empty for a model of one. For an endpoint its English name."""
     url: str = ""
-    """The endpoint's address. The key is read from the environment, OPENAI_API_KEY."""
+    """The endpoint's address, to and with /v1. The key is read from the environment, OPENAI_API_KEY."""
     file: str = ""
     """JSON Lines of `text` and `translation`."""
+    same_letters: int | None = 20
+    """A text of so many letters or more that comes back as it was counts as not translated; null to let it be."""
+    max_failed: float = 0.05
+    """Share of conversations not translated above which the step ends with an error, to be run again for what is missing."""
     batch: int = 16
+    """Texts at a time: in the model, or under way to the endpoint."""
+    beams: int = 1
+    """Of a model's search; 1 for greedy."""
     max_tokens: int = 512
+    """Of an answer. Texts that would need more are cut into parts, between sentences where that is enough."""
     retries: int = 3
+    """Further tries of a request that fails."""
+    timeout: float = 120.0
+    """Seconds for one request."""
+    max_requests: int | None = None
+    """The most requests of a run, retries included; null for no limit."""
 
+
+COMPARING = ("exact", "near", "semantic", "perplexity", "turns", "words")
+"""Kinds whose outcome for a row depends on the other rows."""
 
 STEPS: dict[str, type[StepConfig]] = {
     "exact": ExactStep,

@@ -52,7 +52,7 @@ def test_a_sound_conversation_is_kept_as_it_is(name):
     ],
 )
 def test_what_teaches_nothing_is_refused_for_a_reason_and_not_called_bad(turns, reason):
-    assert keep(talk(*turns)) == Dropped("mine.jsonl:1", reason)
+    assert keep(talk(*turns)) == Dropped("mine.jsonl:1", reason, language="vi")
 
 
 def test_an_input_alone_is_a_prompt():

@@ -192,8 +192,8 @@ def test_code_that_comes_with_a_model_is_never_run(base: Path) -> None:
     assert not ran.exists()
 
 
-def test_a_cell_that_trained_no_model_is_no_base(tmp_path: Path) -> None:
+def test_a_cell_that_trained_nothing_is_no_base(tmp_path: Path) -> None:
     settings = dataclasses.replace(tiny.config(tmp_path))
     assert _refusal(loading.load_base, settings, tmp_path, 320) == (
-        f"model.from_cell: got {tmp_path} without a model folder; expected a cell that trained every weight; try adapter=none there"
+        f"model.from_cell: got {tmp_path} without a model folder; expected a cell that has been trained; try running it first"
     )

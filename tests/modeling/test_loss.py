@@ -15,6 +15,7 @@ from babeltune.data.batching import Document, Examples, MicroBatch, Plan, StepDa
 from babeltune.data.store import build_store
 from babeltune.errors import ConfigError
 from babeltune.modeling import loss
+from babeltune.modeling.loading import fresh_model
 from babeltune.modeling.loss import check_exact, hidden_states, target_losses
 from babeltune.options import Layout
 from babeltune.records import Conversation, Message, Segment
@@ -152,7 +153,7 @@ def test_under_autocast_a_packed_row_keeps_its_documents_apart() -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_four_families_pass_the_check(family: str) -> None:
-    check_exact(tiny.model(family))
+    check_exact(tiny.model(family), 256)
 
 
 @pytest.mark.parametrize(("kind", "keys"), [("granite", {"logits_scaling": 8.0}), ("cohere", {"logit_scale": 0.0625})])
@@ -161,14 +162,67 @@ def test_a_family_that_scales_its_logits_is_refused(kind: str, keys: dict[str, f
     settings.pop("model_type")
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **settings))
     with pytest.raises(ConfigError, match=rf"^model: got {kind}, whose packed logits differ from its own by [\d.]+ of their size;"):
-        check_exact(model)
+        check_exact(model, 64)
 
 
 def test_a_family_without_attention_is_refused() -> None:
     settings = {"hidden_size": 32, "num_hidden_layers": 1, "state_size": 4, "vocab_size": tiny.VOCABULARY}
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model("mamba", **settings))
     with pytest.raises(ConfigError, match=r"^model: got mamba, which cannot be packed \(.+\); expected a family whose"):
-        check_exact(model)
+        check_exact(model, 64)
+
+
+WINDOW = 16
+
+
+def _windowed(**keys: Any) -> Any:
+    settings = {**tiny.LLAMA, "model_type": "mistral", "sliding_window": WINDOW, **keys}
+    model = fresh_model(settings, tiny.VOCABULARY, seed=0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(5)
+    return model.eval()
+
+
+@torch.no_grad()
+def _difference(model: Any, length: int) -> float:
+    """How far our hidden states of one document are from the model's own."""
+    ids = torch.arange(5, 5 + length)[None]
+    own = model.model(input_ids=ids, use_cache=False).last_hidden_state
+    ours = hidden_states(model, ids, torch.arange(length)[None], torch.zeros(1, length, dtype=torch.long))
+    return float((own - ours).abs().max())
+
+
+def test_a_model_that_looks_back_a_few_tokens_gets_no_document_longer_than_that() -> None:
+    model = _windowed()
+    assert _difference(model, WINDOW) < 1e-5
+    assert _difference(model, WINDOW + 1) > 1e-4, "one token more is seen by us and not by the model"
+    assert _difference(model, 3 * WINDOW) > 1e-2
+    check_exact(model, WINDOW)
+    with pytest.raises(ConfigError) as caught:
+        check_exact(model, WINDOW + 1)
+    assert str(caught.value) == (
+        "model: got mistral, whose layers look 16 tokens back; expected a look over data.max_tokens=17; try data.max_tokens=16"
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "keys", "expected"),
+    [
+        ("mistral", {"sliding_window": None}, None),
+        ("qwen2", {"sliding_window": 16}, None),
+        ("qwen2", {"sliding_window": 16, "use_sliding_window": True, "max_window_layers": 1}, 16),
+        ("gemma2", {"sliding_window": 16}, 16),
+        ("phi3", {"sliding_window": 16, "pad_token_id": 0}, 16),
+        ("llama4_text", {"attention_chunk_size": 16}, 16),
+        ("gpt_neo", {"window_size": 16}, 16),
+        ("llama", {}, None),
+        ("bloom", {}, None),
+    ],
+)
+def test_a_window_is_found_under_whatever_name_a_family_gives_it(kind: str, keys: dict[str, Any], expected: int | None) -> None:
+    sizes = {"hidden_size": 32, "num_attention_heads": 4} | ({} if kind == "gpt_neo" else {"num_hidden_layers": 2})
+    assert loss.window(AutoConfig.for_model(kind, **sizes, **keys)) == expected
 
 
 class Numbers:

@@ -81,14 +81,18 @@ def start_ranks(start: Start) -> Callable[..., list[Started]]:
     """Starts a job in as many processes as a cell has, each told its place as a grid tells it."""
 
     def begin(number: int, job: Callable[..., None], *arguments: Any, **named: Any) -> list[Started]:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "NODE_RANK": "0", "WORLD_SIZE": str(number)}
-        places = [meeting | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(number)]
-        return [start(job, *arguments, environment=place, **named) for place in places]
+        return [start(job, *arguments, environment=place, **named) for place in places(number)]
 
     return begin
+
+
+def places(number: int) -> list[dict[str, str]]:
+    """What a grid tells each of a cell's processes of its place among them."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "NODE_RANK": "0", "WORLD_SIZE": str(number)}
+    return [meeting | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(number)]
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -63,7 +64,10 @@ LLAMA = {
 
 
 def config(outputs: Path, *overrides: str) -> RunConfig:
-    return compose([*OVERRIDES, f"model.path={outputs / 'base'}", *overrides, f"paths.outputs={outputs}"])
+    """`OVERRIDES` with others; another adapter has other settings."""
+    has_other = any(word.startswith("adapter=") for word in overrides)
+    usual = [word for word in OVERRIDES if not (has_other and word.startswith("adapter"))]
+    return compose([*usual, f"model.path={outputs / 'base'}", *overrides, f"paths.outputs={outputs}"])
 
 
 def write_base(outputs: Path) -> None:
@@ -126,6 +130,30 @@ def train_many(
         code = 0
     sys.stdout.flush()
     os._exit(code)
+
+
+def train_each(
+    outputs: Path,
+    cells: tuple[tuple[str, ...], ...],
+    *,
+    log: Path,
+    environment: dict[str, str] | None = None,
+    sabotage: Callable[[], None] = lambda: None,
+) -> None:
+    """Run one cell of several processes after another, each with a meeting place of its own."""
+    real = runner.run
+    met = 0
+
+    def run(cell: Any) -> None:
+        nonlocal met
+        if "MASTER_PORT" in os.environ:
+            os.environ["MASTER_PORT"] = str(int(os.environ["MASTER_PORT"]) + bool(met))
+        met += 1
+        with contextlib.suppress(SystemExit):  # what is left of a cell is for the first process
+            real(cell)
+
+    runner.run = run  # type: ignore[assignment]
+    train_many(outputs, cells, log=log, environment=environment, sabotage=sabotage)
 
 
 class KilledIn:
@@ -221,6 +249,29 @@ class Diary:
                 file.write(json.dumps(note) + "\n")
 
         modules.CausalLMModule.training_step = step  # type: ignore[method-assign]
+
+
+class Gradients:
+    """Keeps what the optimizer gets at each step, weights and gradients: files named for the adapter, the step and the process."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(self) -> None:
+        real = modules.CausalLMModule._clip
+
+        def clip(module: Any, optimizer: Any) -> float:
+            parts = {name: part.grad for name, part in module.model.named_parameters() if part.requires_grad}
+            assert all(gradient is not None for gradient in parts.values()), "every trained weight has a gradient"
+            kind = module.trainer.logger.path.parent.name.split("-")[2]
+            rank = os.environ.get("RANK", "0")
+            self.folder.mkdir(parents=True, exist_ok=True)
+            torch.save(parts, self.folder / f"{kind}-{module.global_step}-{rank}.gradients.pt")
+            weights = {name: part.detach() for name, part in module.model.named_parameters() if part.requires_grad}
+            torch.save(weights, self.folder / f"{kind}-{module.global_step}-{rank}.weights.pt")
+            return real(module, optimizer)
+
+        modules.CausalLMModule._clip = clip  # type: ignore[method-assign]
 
 
 def impatient() -> None:

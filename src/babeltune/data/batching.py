@@ -8,11 +8,13 @@ Everything is a pure function of (seed, step), so resuming is starting at step k
 from __future__ import annotations
 
 import hashlib
+import itertools
 import sys
-from bisect import bisect_left, insort
+from bisect import bisect_left, bisect_right, insort
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import assert_never
 
 import numpy as np
@@ -25,7 +27,8 @@ from babeltune.data.store import TokenStore
 from babeltune.errors import DataError, problem
 from babeltune.options import Layout, Order
 
-Numbers = NDArray[np.int64]
+Numbers = NDArray[np.int32]
+"""Examples, or tokens of them: four bytes, for there may be millions."""
 
 IGNORED = -100
 """Label of a position that predicts nothing."""
@@ -48,8 +51,7 @@ class Examples:
     def __init__(self, parts: Sequence[tuple[TokenStore, Numbers]]) -> None:
         self._stores = [store for store, _ in parts]
         self._rows: Numbers = _joined([rows for _, rows in parts])
-        self.sources: Numbers = np.repeat(np.arange(len(parts)), [len(rows) for _, rows in parts])
-        """Which part each example comes from."""
+        self._ends = list(itertools.accumulate(len(rows) for _, rows in parts))
         self.lengths: Numbers = _joined([store.lengths[rows] for store, rows in parts])
         self.target_counts: Numbers = _joined([store.target_counts[rows] for store, rows in parts])
 
@@ -57,13 +59,14 @@ class Examples:
         return len(self._rows)
 
     def __getitem__(self, number: int) -> Document:
-        source = int(self.sources[number])
+        source = bisect_right(self._ends, number)
         ids, targets = self._stores[source][int(self._rows[number])]
         return Document(ids, targets, source)
 
 
 def _joined(arrays: Sequence[NDArray[np.integer]]) -> Numbers:
-    return np.concatenate([np.zeros(0, np.int64), *arrays]).astype(np.int64)
+    joined = np.empty(sum(map(len, arrays)), np.int32)
+    return np.concatenate(arrays, out=joined, casting="same_kind") if arrays else joined
 
 
 class Plan:
@@ -106,6 +109,14 @@ class Plan:
         start = position * self._global_batch
         return self._epoch[1][start : start + self._global_batch]
 
+    @cached_property
+    def digest(self) -> str:
+        """Tells apart mixes and orders: the size of every example, and who makes the first step."""
+        whole = hashlib.sha256()
+        for part in (self.lengths, self.target_counts, self.step(0)):
+            whole.update(np.ascontiguousarray(part, np.int32).data)
+        return whole.hexdigest()
+
     def _permutation(self, epoch: int) -> Numbers:
         shuffled = _permutation(len(self.lengths), f"{self._seed}/order/{epoch}")
         match self._order:
@@ -129,7 +140,7 @@ class Plan:
 def _permutation(count: int, name: str) -> Numbers:
     """A random order of 0 .. count - 1 that depends on the name alone, whatever the version of numpy."""
     generator = np.random.PCG64(int.from_bytes(hashlib.sha256(name.encode()).digest()))
-    return np.argsort(generator.random_raw(count), kind="stable")
+    return np.argsort(generator.random_raw(count), kind="stable").astype(np.int32)
 
 
 def share(lengths: Sequence[int] | Numbers, rank: int, world: int) -> list[int]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
@@ -66,7 +64,7 @@ class StepLoader(DataLoader[StepBatch]):
         # A generator of its own, so that starting the loader draws nothing from the one that dropout uses.
         generator = torch.Generator()
         super().__init__(dataset, batch_size=None, sampler=sampler, num_workers=num_workers, generator=generator)
-        self._digest = _digest(dataset.plan)
+        self._digest = dataset.plan.digest
 
     def state_dict(self) -> dict[str, str]:
         return {"data": self._digest}
@@ -75,9 +73,3 @@ class StepLoader(DataLoader[StepBatch]):
         if state["data"] != self._digest:
             expected = "a checkpoint of the same examples in the same order"
             raise DataError(problem("checkpoint", "one of other data", expected, "removing the cell's checkpoints"))
-
-
-def _digest(plan: Plan) -> str:
-    """Tells apart mixes and orders: the size of every example, and who makes the first step."""
-    parts = (plan.lengths, plan.target_counts, plan.step(0))
-    return hashlib.sha256(b"/".join(part.tobytes() for part in parts)).hexdigest()

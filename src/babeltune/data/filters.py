@@ -19,16 +19,17 @@ _GARBLED = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ufffd]")
 def keep(conversation: Conversation) -> Conversation | Dropped:
     """The conversation itself when a model can learn from it, else why not. Who is refused here is not broken."""
     reason = _refusal(conversation.messages)
-    return conversation if reason is None else Dropped(conversation.place, reason)
+    return conversation if reason is None else Dropped(conversation.place, reason, language=conversation.language)
 
 
 def is_heldout(conversation: Conversation, fraction: float) -> bool:
     """Whether this prompt belongs to the share that no cell trains on.
 
     Decided by the first message's letters alone: width, case and white space do not count. So the same prompt is held
-    out of every source, however each joins its instruction and input.
+    out of every source, however each joins its instruction and input. A prompt that cleaning changed counts as it was and as it is.
     """
-    return prompt_hash(conversation) < fraction * 2**64
+    hashes = [prompt_hash(conversation), *([] if conversation.prompt is None else [conversation.prompt])]
+    return min(hashes) < fraction * 2**64
 
 
 def prompt_hash(conversation: Conversation) -> int:

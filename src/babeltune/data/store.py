@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import uuid
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
@@ -30,8 +31,11 @@ from babeltune.data.tokenizing import (
     fit_conversation,
     fit_document,
 )
+from babeltune.errors import DataError, problem
 from babeltune.records import Conversation, Dropped, Segment
 
+STORE_VERSION = 2
+"""Part of every store's key. Raised when the same rows would give other files or counts."""
 CHUNK = 2048
 """Conversations encoded and written at a time; memory grows with this and not with the source."""
 EXAMPLES_PER_REASON = 3
@@ -46,7 +50,9 @@ class Counts:
     kept: int = 0
     """Conversations and documents with at least one row in the store."""
     cut_answers: int = 0
+    """Conversations whose only answer is cut and has no end mark."""
     dropped_turns: int = 0
+    """Answers left out, with their questions, from the end of conversations that are too long."""
     bad: int = 0
     """Those dropped rows that are broken, for `data.max_bad_fraction`."""
     dropped: dict[str, int] = field(default_factory=dict)
@@ -54,7 +60,10 @@ class Counts:
 
 
 class TokenStore:
-    """The tokens of one source, on disk; opening it reads almost nothing, and a row is a view of the file.
+    """The tokens of one source, on disk; opening it reads almost nothing.
+
+    What there is for a row is mapped into memory. Its tokens are read from the file each time: pages of a mapped file count as the
+    process's own, and a pass over the mix would make it look as large as the store.
 
     >>> ids, targets = store[7]
     >>> store.lengths[store.pool].sum()
@@ -65,6 +74,7 @@ class TokenStore:
         about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
         self.counts: dict[str, Counts] = {language: Counts(**counts) for language, counts in about["counts"].items()}
         """By language; "" for rows too broken to have one."""
+        self.language_names: tuple[str, ...] = tuple(about["languages"])
         self.examples: dict[str, list[str]] = about["examples"]
         """Drop reason to the first few places and details, for messages."""
         self.offsets: NDArray[np.int64] = self._load("offsets")
@@ -72,44 +82,60 @@ class TokenStore:
         self.origins: NDArray[np.int64] = self._load("origins")
         """Which of the conversations given, counted from 0 and drops included, each row comes from."""
         self.is_heldout: Flags = self._load("is_heldout")
-        self._ids: Ids = self._load("ids")
-        self._targets: Flags = self._load("targets")
-        self._names: list[str] = about["languages"]
+        self._ids = _Tokens(folder / "ids.npy")
+        self._targets = _Tokens(folder / "targets.npy")
+        self.languages: NDArray[np.uint16] = self._load("languages")
+        """Language of each row, as its place in `language_names`."""
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
     def __getitem__(self, row: int) -> tuple[Ids, Flags]:
-        start, end = self.offsets[row], self.offsets[row + 1]
-        return self._ids[start:end], self._targets[start:end]
+        start, end = int(self.offsets[row]), int(self.offsets[row + 1])
+        return self._ids.read(start, end), self._targets.read(start, end)
 
     def __reduce__(self) -> tuple[type[TokenStore], tuple[Path]]:
         return TokenStore, (self.folder,)
 
-    @cached_property
-    def lengths(self) -> NDArray[np.int64]:
+    @property
+    def lengths(self) -> NDArray[np.int32]:
         """Tokens of each row."""
-        return np.diff(self.offsets)
+        lengths = np.empty(len(self), np.int32)
+        return np.subtract(self.offsets[1:], self.offsets[:-1], out=lengths, casting="unsafe")
 
     @cached_property
-    def languages(self) -> NDArray[np.str_]:
-        """Language of each row."""
-        names: NDArray[np.str_] = np.array(self._names or [""], np.str_)
-        return names.take(self._load("languages"))
-
-    @cached_property
-    def pool(self) -> NDArray[np.int64]:
+    def pool(self) -> NDArray[np.int32]:
         """The rows that may be trained on."""
-        return np.flatnonzero(~self.is_heldout)
+        return np.flatnonzero(~self.is_heldout).astype(np.int32)
 
     @cached_property
-    def heldout(self) -> NDArray[np.int64]:
+    def heldout(self) -> NDArray[np.int32]:
         """The rows kept away from training."""
-        return np.flatnonzero(self.is_heldout)
+        return np.flatnonzero(self.is_heldout).astype(np.int32)
 
     def _load(self, name: str) -> NDArray[Any]:
         loaded: NDArray[Any] = np.load(self.folder / f"{name}.npy", mmap_mode="r")
         return loaded
+
+
+class _Tokens:
+    """A one-dimensional .npy file of which pieces are read. Threads and forked processes may share it: it has no position."""
+
+    def __init__(self, path: Path) -> None:
+        with path.open("rb") as file:
+            npy.read_magic(file)
+            _, _, self._dtype = npy.read_array_header_1_0(file)
+            self._start = file.tell()
+        self._path = path
+        self._file = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._file)
+
+    def read(self, start: int, end: int) -> NDArray[Any]:
+        size = self._dtype.itemsize
+        content = os.pread(self._file, (end - start) * size, self._start + start * size)
+        if len(content) < (end - start) * size:
+            raise DataError(problem(str(self._path), "an end before its last row", "a whole file", f"removing {self._path.parent}"))
+        return np.frombuffer(content, self._dtype)
 
 
 def open_store(key_parts: Mapping[str, object], cache: Path, max_tokens: int) -> TokenStore | None:
@@ -151,7 +177,7 @@ def build_store(
 
 
 def _folder(key_parts: Mapping[str, object], cache: Path, max_tokens: int) -> Path:
-    parts = {"parts": dict(key_parts), "max_tokens": max_tokens, "version": TOKENIZING_VERSION}
+    parts = {"parts": dict(key_parts), "max_tokens": max_tokens, "version": [STORE_VERSION, TOKENIZING_VERSION]}
     key = hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
     return cache / "tokens" / key
 
@@ -174,12 +200,12 @@ def _add(
     segments = [render(conversation) for _, conversation in conversations]
     for item in chunk:
         if isinstance(item[1], Dropped):
-            writer.drop(item[1], language="")
+            writer.drop(item[1])
     for (origin, conversation), parts, ids in zip(conversations, segments, encoder.encode(segments), strict=True):
         is_document = any(message.role == "text" for message in conversation.messages)
         fitted = (fit_document if is_document else fit_conversation)(parts, ids, max_tokens)
         if fitted.reason:
-            writer.drop(Dropped(conversation.place, fitted.reason), conversation.language)
+            writer.drop(Dropped(conversation.place, fitted.reason, language=conversation.language))
         else:
             writer.keep(fitted, conversation.language, origin, is_heldout(conversation))
     writer.flush()
@@ -217,8 +243,8 @@ class _Writer:
         self._counts: dict[str, Counts] = {}
         self._examples: dict[str, list[str]] = {}
 
-    def drop(self, dropped: Dropped, language: str) -> None:
-        counts = self._counts.setdefault(language, Counts())
+    def drop(self, dropped: Dropped) -> None:
+        counts = self._counts.setdefault(dropped.language, Counts())
         counts.found += 1
         counts.bad += dropped.is_bad
         counts.dropped[dropped.reason] = counts.dropped.get(dropped.reason, 0) + 1

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from babeltune.data import filters, sources, toyworld
@@ -36,7 +38,16 @@ def items(config: RunConfig) -> list[Item]:
                 "another suite or a larger data.heldout_fraction",
             )
         )
-    return found
+    return [_asked(item, config.evaluation.prompt) for item in found]
+
+
+def _asked(item: Item, prompt: str) -> Item:
+    """The item with its question, and its input where the prompt has a place for it, put into `prompt`."""
+    *before, question = item.messages
+    words = {"question": question.text, "input": question.input}
+    text = re.sub(r"\{(question|input)\}", lambda place: words[place[1]], prompt)
+    message = replace(question, text=text, input="" if "{input}" in prompt else question.input)
+    return replace(item, messages=(*before, message))
 
 
 def _toy(language: str, count: int) -> Iterator[Item]:

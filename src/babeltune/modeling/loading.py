@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAn
 
 from babeltune.errors import ModelError, problem
 from babeltune.options import Accelerator, ModelConfig, Precision, RunConfig
+from babeltune.results import publish_folder
 
 
 def load_tokenizer(model: ModelConfig, parent: Path | None) -> Any:
@@ -45,7 +46,7 @@ def load_base(config: RunConfig, parent: Path | None, vocabulary: int) -> Any:
     model = config.model
     if model.fresh is not None:
         return fresh_model(model.fresh, vocabulary, config.seed)
-    base = _load(_place(model, parent), config)
+    base = load_folder(_place(model, parent), config)
     rows = len(base.get_input_embeddings().weight)
     if rows < vocabulary:
         got, expected = f"{vocabulary:,} tokens for a model of {rows:,}", "a tokenizer that fits the model"
@@ -55,10 +56,11 @@ def load_base(config: RunConfig, parent: Path | None, vocabulary: int) -> Any:
 
 def load_trained(config: RunConfig, folder: Path) -> Any:
     """The whole model that a cell trained, from the cell's folder."""
-    return _load(str(folder / "model"), config)
+    return load_folder(str(folder / "model"), config)
 
 
-def _load(place: str, config: RunConfig) -> Any:
+def load_folder(place: str, config: RunConfig) -> Any:
+    """The model in a folder, or of a hub id, in the precision of a cell. Raises ModelError as `load_base` does."""
     model = config.model
     settings: dict[str, Any] = {"dtype": weight_dtype(config), "trust_remote_code": False, "use_safetensors": True}
     if (quantisation := _quantisation(config)) is not None:
@@ -76,6 +78,19 @@ def _load(place: str, config: RunConfig) -> Any:
         raise ModelError(problem("model.path", got, "every weight of its architecture", "downloading or converting it again"))
     _keep_trainable(base)
     return base
+
+
+def keep_fresh(base: Any, tokenizer: Any, cell: Path) -> None:
+    """Write a fresh base into its cell's `base/`, and give it that name: an adapter names the folder of the base it stands on."""
+    folder = cell / "base"
+
+    def write(place: str) -> None:
+        base.save_pretrained(place)
+        tokenizer.save_pretrained(place)
+
+    if not folder.is_dir():
+        publish_folder(write, folder)
+    base.name_or_path = str(folder.resolve())
 
 
 def _keep_trainable(base: Any) -> None:
@@ -130,8 +145,8 @@ def _place(model: ModelConfig, parent: Path | None) -> str:
     """The folder or hub id that weights and tokenizer come from."""
     if parent is not None:
         if not (parent / "model" / "config.json").exists():
-            got, expected = f"{parent} without a model folder", "a cell that trained every weight"
-            raise ModelError(problem("model.from_cell", got, expected, "adapter=none there"))
+            got, expected = f"{parent} without a model folder", "a cell that has been trained"
+            raise ModelError(problem("model.from_cell", got, expected, "running it first"))
         return str((parent / "model").resolve())
     if model.path is None:
         raise ModelError(problem("model.path", None, "a folder or hub id", "model=tiny"))

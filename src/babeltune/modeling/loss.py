@@ -78,13 +78,17 @@ def causal_lm(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def check_exact(model: nn.Module) -> None:
+def check_exact(model: nn.Module, max_tokens: int) -> None:
     """Refuse a model for which packed rows, or an output layer that runs alone, would give another loss than plain use.
 
     Two short documents are packed and compared with the model's own full forward pass on each. Some families scale their
-    logits or ignore positions; this finds it before a run is spent on it.
+    logits or ignore positions; this finds it before a run is spent on it. A family whose layers see only so far back would
+    see further in our rows: it is refused documents longer than that.
     """
     lm = causal_lm(model)
+    if (seen := window(lm.config)) is not None and seen < max_tokens:
+        got = f"{lm.config.model_type}, whose layers look {seen} tokens back"
+        raise ConfigError(problem("model", got, f"a look over data.max_tokens={max_tokens}", f"data.max_tokens={seen}"))
     tolerance = 0.05 if lm.dtype == torch.bfloat16 or getattr(lm, "is_quantized", False) else 1e-3
     was_training = model.training
     model.eval()
@@ -99,6 +103,20 @@ def check_exact(model: nn.Module) -> None:
     if not off <= tolerance:
         got = f"{lm.config.model_type}, whose packed logits differ from its own by {off:.2g} of their size"
         raise ConfigError(problem("model", got, expected, "another model"))
+
+
+def window(settings: Any) -> int | None:
+    """How many tokens back, itself included, a token is seen in the layers that see least; None for all of them.
+
+    `settings` is the config of a transformers model. Families name it in three ways: a sliding window, chunks that do not see
+    each other (Llama 4), and layers of local attention (GPT Neo). A model may carry the number and use it in no layer.
+    """
+    layers = getattr(settings, "layer_types", None)
+    kinds = {"sliding_window": "sliding_attention", "attention_chunk_size": "chunked_attention"}
+    found = [getattr(settings, name, None) for name, kind in kinds.items() if layers is None or kind in layers]
+    if "local" in getattr(settings, "attention_layers", ()):
+        found.append(settings.window_size)
+    return min((size for size in found if size is not None), default=None)
 
 
 @torch.no_grad()

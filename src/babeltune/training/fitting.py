@@ -78,7 +78,7 @@ def fit(
     newest = checkpoints.newest_sound(folder / "checkpoints")
     first_step = checkpoints.step_of(newest) if newest else 0
     checkpointing = Checkpointing(folder / "checkpoints", config.trainer.checkpoint_steps, tracker)
-    same = SameCell({"identity": identity, "steps": total, "from": first_step, "lengths": examples.lengths.tolist()})
+    same = SameCell({"identity": identity, "steps": total, "from": first_step, "data": data.plan.digest})
     log.info("training %d steps from step %d, %d examples", total, first_step, len(examples))
     tracker.rewind(first_step)
     model.train()  # models are loaded in evaluation mode, and Lightning leaves them in it: dropout would do nothing

@@ -26,14 +26,14 @@ class BabeltuneLauncher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         from babeltune.door import launch
 
-        composed: list[tuple[list[str], Any]] = []
-        for overrides in job_overrides:
-            cell = self.context.config_loader.load_sweep_config(self.config, list(overrides))
-            with open_dict(cell):
-                cell.pop("hydra")
-            composed.append((list(overrides), cell))
-        launch(composed)
+        launch(self.config, job_overrides, self._cell)
         return []
+
+    def _cell(self, overrides: Sequence[str]) -> DictConfig:
+        cell = self.context.config_loader.load_sweep_config(self.config, list(overrides))
+        with open_dict(cell):
+            cell.pop("hydra")
+        return cell
 
 
 ConfigStore.instance().store(group="hydra/launcher", name="babeltune", node=BabeltuneLauncherConf, provider="babeltune")
