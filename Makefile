@@ -3,13 +3,15 @@ PYTHON ?= python3
 BIN := .venv/bin
 FORMAT ?= text
 OUTPUTS ?= outputs
-PAPER_TABLES := belle-table2
+PAPER_TABLES := $(sort $(notdir $(basename $(wildcard conf/paper/*.yaml))))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check bench $(PAPER_TABLES)
+.PHONY: help install demo test check bench tables $(PAPER_TABLES)
 
 help: ## what there is
-	@grep -hE '^[a-z$$()A-Z_-]+:.*## ' $(MAKEFILE_LIST) | sed 's/$$(PAPER_TABLES)/$(PAPER_TABLES)/' | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z$$()A-Z_-]+:.*## ' $(MAKEFILE_LIST) | sed 's/$$(PAPER_TABLES)/belle-table2/' | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
+	@echo "Tables of papers:"
+	@echo "$(PAPER_TABLES)" | fold -s -w 100 | sed 's/^/  /'
 
 $(BIN)/.installed: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -35,5 +37,9 @@ check: $(BIN)/.installed ## ruff and mypy --strict
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-$(PAPER_TABLES): $(BIN)/.installed ## paper | ours for the cells there are; FORMAT=text|md|latex|csv
+$(PAPER_TABLES): $(BIN)/.installed ## a table of a paper: paper | ours; FORMAT=text|md|latex|csv|html
 	@$(BIN)/babeltune paper $@ --format $(FORMAT) --outputs $(OUTPUTS)
+
+tables: $(BIN)/.installed ## all tables of papers, here and in outputs/tables.md
+	@$(BIN)/babeltune paper all --format $(FORMAT) --outputs $(OUTPUTS)
+	@$(BIN)/babeltune paper all --format md --outputs $(OUTPUTS) --to $(OUTPUTS)/tables.md

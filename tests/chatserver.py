@@ -31,10 +31,14 @@ class Asked:
 @dataclass
 class Server:
     behave: Behaviour
-    url: str = ""
+    port: int = 0
     requests: list[Asked] = field(default_factory=list)
     stopping: threading.Event = field(default_factory=threading.Event)
     lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
 
     @property
     def texts(self) -> list[str]:
@@ -49,12 +53,12 @@ def answer(text: str | None, finish: str = "stop", **message: Any) -> bytes:
 
 
 @contextlib.contextmanager
-def serving(behave: Behaviour) -> Iterator[Server]:
-    """A server on a port of its own, for the length of a `with`."""
+def serving(behave: Behaviour, port: int = 0) -> Iterator[Server]:
+    """A server on a port, or on one of its own, for the length of a `with`."""
     server = Server(behave)
-    listener = ThreadingHTTPServer(("127.0.0.1", 0), _handler(server))
+    listener = ThreadingHTTPServer(("127.0.0.1", port), _handler(server))
     listener.daemon_threads = True
-    server.url = f"http://127.0.0.1:{listener.server_port}/v1"
+    server.port = listener.server_port
     thread = threading.Thread(target=listener.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:

@@ -28,8 +28,27 @@ STEPS = 3
 NO_CELLS = {"tiny", "vi_chatbot", "belle"}
 """Experiments that are no recipe of a paper, or that name no mix: the sweeps do."""
 EXPERIMENTS = sorted(f"experiment={path.stem}" for path in (CONF / "experiment").glob("*.yaml") if path.stem not in NO_CELLS)
-COUNTS = {"tune": 52, "pretrain": 1}
+COUNTS = {"tune": 52, "pretrain": 2, "extend_vocabulary": 1}
 """The papers' cells: fine-tunes are those of the sweeps, pretrainings those of the experiments."""
+
+KINDS: dict[tuple[str, str, str], dict[str, str]] = {
+    ("llama", "none", "pretrain"): {"experiment": "medchatzh_books"},
+    ("llama", "embeddings", "pretrain"): {"experiment": "belle_pretrain"},
+    ("llama", "none", "tune"): {"experiment": "medchatzh"},
+    ("llama", "lora", "tune"): {"experiment": "flacuna"},
+    ("gptj", "lora", "tune"): {"experiment": "gptj_doctor"},
+    ("codegen", "lora", "tune"): {"experiment": "cookbook", "model": "moss_base"},
+    ("gpt_neox", "lora", "tune"): {"experiment": "cookbook", "model": "chatglm_6b"},
+    ("bloom", "lora", "tune"): {"experiment": "cookbook"},
+    ("bloom", "adalora", "tune"): {"experiment": "cookbook", "adapter": "adalora"},
+    ("bloom", "prompt", "tune"): {"experiment": "cookbook", "adapter": "prompt"},
+    ("bloom", "p_tuning", "tune"): {"experiment": "cookbook", "adapter": "p_tuning"},
+    ("bloom", "prefix", "tune"): {"experiment": "cookbook", "adapter": "prefix"},
+    ("bloom", "sadapter_p", "tune"): {"experiment": "cookbook", "adapter": "sadapter_p"},
+    ("bloom", "sadapter_h", "tune"): {"experiment": "cookbook", "adapter": "sadapter_h"},
+    ("bloom", "padapter", "tune"): {"experiment": "cookbook", "adapter": "padapter"},
+}
+"""Architecture, adapter and stage that a cell of the papers has, and one cell that has them."""
 
 Tree = dict[str, Any]
 
@@ -90,8 +109,11 @@ def _cells(manifest: Path) -> Iterator[tuple[Path, str]]:
             yield folder, cell["evaluation"]
 
 
-def wrong_with(folder: Path, evaluation: str) -> Iterator[str]:
-    """What a finished cell at scale=smoke lacks: steps, finite losses, gradients, weights, scores, or its labels."""
+def wrong_with(folder: Path, evaluation: str | None = None) -> Iterator[str]:
+    """What a finished cell at scale=smoke lacks: steps, finite losses, gradients, weights, scores, or its labels.
+
+    `evaluation` is the identity of how it was judged; None for the last way.
+    """
     tree = _result(folder)
     if tree["config"]["data"]["sources"] and tree["config"]["stage"]["kind"] in ("tune", "pretrain"):
         steps = [json.loads(one) for one in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -100,9 +122,10 @@ def wrong_with(folder: Path, evaluation: str) -> Iterator[str]:
         for step in steps:
             if not (math.isfinite(step["train/loss"]) and step["train/gradient_norm"] > 0):
                 yield f"loss {step['train/loss']}, gradient {step['train/gradient_norm']} in step {step['step']}"
-        if not any(path for kind in ("model", "adapter") for path in (folder / kind).glob("*.safetensors")):
-            yield "no weights"
-    scores = read_evaluation(folder, evaluation)
+    makes = tree["config"]["data"]["sources"] and tree["config"]["stage"]["kind"] != "prepare"
+    if makes and not any(path for kind in ("model", "adapter") for path in (folder / kind).glob("*.safetensors")):
+        yield "no weights"
+    scores = read_evaluation(folder, evaluation or tree["evaluation"])
     if scores is None or (not scores and tree["config"]["evaluation"]["kind"] != "none"):
         yield "not judged"
     if any(score.n == 0 for score in (scores or {}).values()):
@@ -119,7 +142,8 @@ def _line(recipe: str, folder: Path, found: Sequence[str]) -> str:
     what = f"{config['adapter']['kind']}/{config['precision']['kind']}" if config["data"]["sources"] else "untuned"
     losses = ""
     if training.get("first_loss") is not None:
-        losses = f"{training['steps']} steps  {training['first_loss']:.3f} → {training['last_loss']:.3f}  {training['seconds']:.1f} s"
+        fell = f"{training['first_loss']:.3f} → {training['last_loss']:.3f}"
+        losses = f"{training['steps']} steps  {fell}  {training['seconds']:.1f} s"
     return f"{'FAILED' if found else 'ok':6} {recipe:20} {cell} {what:16} {losses}".rstrip()
 
 

@@ -198,3 +198,17 @@ def test_a_grid_without_a_finished_cell_says_so(tmp_path: Path) -> None:
     manifest = grid(tmp_path, toy_zh=(-1,), toy_en=(-1,))
     assert comparison.summary(manifest, []) == "no cell has finished"
     assert table(manifest).rows == (("toy_zh", "—"), ("toy_en", "—"))
+
+
+def test_the_same_items_may_be_asked_in_several_ways_in_one_table(tmp_path: Path) -> None:
+    plain, otherwise = ["data=toy_zh"], ["data=toy_zh", "evaluation.prompt='{question} 先思考'"]
+    assert labels(plain, otherwise) == ["otherwise", "evaluation.prompt={question} 先思考"]
+    assert labels(plain, ["data=toy_en"], ["data=toy_en", "evaluation.prompt='{question}?'"]) == [
+        "toy_zh",
+        "toy_en",
+        "toy_en  evaluation.prompt={question}?",
+    ]
+    assert list(comparison.check([compose(plain), compose(otherwise)])) == []
+    folders = [finish(cell, [score(NAME, right(share))], tmp_path) for cell, share in ((plain, 0.5), (otherwise, 0.75))]
+    assert folders[0] == folders[1]
+    assert [row[1] for row in table(note([plain, otherwise], tmp_path)).rows] == ["50.0", "75.0"]

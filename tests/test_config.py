@@ -88,7 +88,13 @@ SENTENCES = {
     "+data.quota={fr:3}": "data.quota.fr: got 'fr'; expected a language of the mix (zh); try",
     "+data.quota.zh=-3": "data.quota.zh: got -3; expected 0 or more rows; try",
     "+data.take={toy_en:{count:3}}": "data.take.toy_en: got 'toy_en'; expected a source of the mix; try toy_zh",
-    "+data.take={toy_zh:{count:3,weight:1}}": "data.take.toy_zh: got count and weight; expected one of count, fraction and weight",
+    "+data.take={toy_zh:{count:3,weight:1}}": "data.take.toy_zh: got count and weight; "
+    "expected one of count, fraction, weight and tokens; try leaving one",
+    "+data.take={toy_zh:{tokens:0.5}}": "data.take: got token shares of every source that sum to 0.5; expected a sum of 1; try",
+    "data.temperature=0.5": "data.temperature: got 0.5; expected 1 (plain concatenation) or more; try data.temperature=2",
+    "data.temperature_over=languages": "data.temperature_over: got 'languages'; expected one of source, language; try ",
+    "data.max_passes=0": "data.max_passes: got 0.0; expected 1 (nothing is repeated) or more; try data.max_passes=4",
+    "data.temperature=2 +data.take={toy_zh:{count:3}}": "data.temperature and data.take: got 2 and toy_zh; expected one of them",
     "+data.take={toy_zh:{weight:-1}}": "data.take.toy_zh.weight: got -1.0; expected a number above zero",
     "decoding.top_p=1.5 decoding.sample=true": "decoding.top_p: got 1.5; expected a share above 0 and up to 1; try",
     "decoding.temperature=0.5": "decoding.temperature: got a value, which has no effect without sampling; expected null; try",
@@ -229,3 +235,5 @@ assert babeltune.compose(["seed=4"]).seed == 4
 def test_a_stand_in_runs_under_the_papers_name() -> None:
     small = compose(["model=llama_7b"]).model
     assert (small.name, small.standin, small.path, small.from_cell) == ("llama_7b", "tiny", None, "experiment=tiny scale=paper")
+    assert small.lora_targets == ["q_proj", "v_proj"], "those of the paper"
+    assert compose(["model=llama_7b", "scale=smoke"]).model.from_cell == "experiment=tiny scale=smoke"

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from babeltune import door, grid
+from babeltune import comparison, door, grid
 from babeltune.__main__ import main as babeltune_main
+from babeltune.errors import ConfigError
 from tests.finished import finish, note, score
 
 TRAIN = Path(__file__).parents[1] / "train.py"
@@ -63,6 +64,15 @@ def answer(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, 
         ),
         ("-m data=toy_zh,toy_en evaluation=toy_zh,toy_en", ["evaluation: got toy_zh, toy_en in one grid"]),
         ("sweeps=demo adapter.rank=0", [f"data={mix}" for mix in ("toy_zh", "toy_zh", "toy_zh_noisy")]),
+        ("grid.cells=[{data:toy_en}]", ["grid.cells: got 1 cells for a single run; expected a grid; try -m"]),
+        ("-m grid.cells=[{}]", ["grid.cells[0]: got {{}}; expected keys with values; try {{data: none}}"]),
+        (
+            "-m grid.cells=[{data:toy_en},{data:toy_e},{adapter.rnk:3}] seed=0,1",
+            ["grid.cells[1]: data: got 'toy_e'; expected one of the", "grid.cells[2]: adapter.rnk: got an unknown key"],
+        ),
+        ("-m grid.cells=[{data:toy_en,adapter.rank:0},{data:toy_vi}]", ["grid.cells[0]: data=toy_en adapter.rank=0 grid.cells="]),
+        ("-m grid.cells=[toy_en]", ["grid.cells[0]: got 'toy_en'; expected keys with values"]),
+        ("evaluation.prompt=x", ["evaluation.prompt: got 'x'; expected a text with {{question}} in it once"]),
         ("grid.baseline=x", ["grid.baseline: got 'x'; expected a row of the table (toy_zh); try toy_zh"]),
     ],
 )
@@ -128,3 +138,44 @@ def test_a_grids_table_is_printed_again(
     (tmp_path / "outputs" / "grids" / "mine.json").write_text("{")
     assert table(monkeypatch, "table", "mine") == 2
     assert "mine.json: got a damaged file" in capsys.readouterr().err
+
+
+def asked_for(monkeypatch: pytest.MonkeyPatch, *words: str) -> list[tuple[str, str, int]]:
+    """Model, mix and seed of the cells that a command would run."""
+    from babeltune.options import RunConfig
+
+    wanted: list[RunConfig] = []
+
+    def named(configs: list[RunConfig]) -> list[RunConfig]:
+        wanted.extend(configs)
+        raise ConfigError("that is all")
+
+    monkeypatch.setattr(comparison, "named", named)
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    assert door.main(list(words)) == 2
+    return [(config.model.name, config.data.name, config.seed) for config in wanted]
+
+
+def test_the_cells_that_a_sweep_lists_come_after_those_of_its_axes(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = asked_for(monkeypatch, "sweeps=belle", "seed=0,1")
+    assert len(found) == 16
+    assert found[-3:] == [
+        ("llama_ext_7b", "zh_alpaca354_sharegpt_belle35", 1),
+        ("llama_7b", "zh_alpaca354_sharegpt", 0),
+        ("llama_7b", "zh_alpaca354_sharegpt", 1),
+    ]
+
+
+def test_a_grid_may_be_a_list_of_cells_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = asked_for(monkeypatch, "-m", "grid.cells=[{data:toy_en,seed:2},{data:toy_vi,optimizer.clip:null}]")
+    assert found == [("tiny", "toy_en", 2), ("tiny", "toy_vi", 0)]
+
+
+@pytest.mark.parametrize(
+    "value", ["none", "null", "1.5", "先思考", 'a "b", {c}', "\n", "=", 1.5, 3, True, None, ["q_proj", "v"], {"count": 5}]
+)
+def test_an_entry_means_what_it_says(value: object) -> None:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    (override,) = door.listed({"data.take": value})
+    assert OverridesParser.create().parse_override(override).value() == value

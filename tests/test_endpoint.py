@@ -108,7 +108,7 @@ def test_an_endless_answer_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatc
 def test_what_would_come_out_the_same_is_not_asked_again_unless_wanted(response: bytes, outcome: Outcome, text: str) -> None:
     completion, requests = ask(lambda asked, number: response)
     assert (completion.outcome, completion.text, requests) == (outcome, text, 1)
-    completion, requests = ask(first(response), retry_on=tuple(Outcome))
+    completion, requests = ask(first(response), retry_on=Outcome)
     assert (completion.outcome, requests) == (Outcome.answered, 2)
 
 

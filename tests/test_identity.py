@@ -38,6 +38,8 @@ TRAINING = [
     "seed=1",
     "data=toy_en",
     "+data.take={toy_zh:{count:5}}",
+    "+data.take={toy_zh:{tokens:1.0}}",
+    "data.temperature=2",
     "+data.quota.zh=5",
     "data.max_rows=5",
     "data.max_tokens=64",
@@ -49,6 +51,7 @@ TRAINING = [
     "precision=bf16",
     "model.from_cell='experiment=tiny scale=paper optimizer.learning_rate=0.001'",
     "model.from_cell='experiment=tiny scale=paper seed=1'",
+    "scale.base=smoke",
 ]
 
 
@@ -65,6 +68,7 @@ SAME = [
     "grid.name=other",
     "grid.title=other",
     "grid.workers=1",
+    "grid.cells=[{data:toy_en}]",
     "data.title=other",
     "model.title=other",
     "data.sources.toy_zh.title=other",
@@ -76,6 +80,9 @@ SAME = [
     "trainer.threads=2",
     "trainer.checkpoint_steps=3",
     "data.workers=2",
+    "data.max_passes=9",
+    "data.temperature_over=language",
+    "+data.take={toy_zh:{}}",
     "evaluation.batch=3",
 ]
 
@@ -88,7 +95,14 @@ def test_what_changes_no_number_changes_no_identity(override: str) -> None:
 
 @pytest.mark.parametrize(
     "override",
-    ["evaluation=toy_zh", "evaluation.max_items=3", "evaluation.metrics=[chrf]", "decoding.max_new_tokens=5", "decoding=belle"],
+    [
+        "evaluation=toy_zh",
+        "evaluation.prompt='{question}!'",
+        "evaluation.max_items=3",
+        "evaluation.metrics=[chrf]",
+        "decoding.max_new_tokens=5",
+        "decoding=belle",
+    ],
 )
 def test_another_way_of_judging_trains_nothing_again(override: str) -> None:
     changed, first = cell(override), default()

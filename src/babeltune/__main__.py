@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 from babeltune.errors import BabelTuneError, ConfigError, nearest, problem
+from babeltune.results import write_text
+from babeltune.tables import render
 
 
 def main() -> int:
@@ -14,27 +16,36 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     for name, about, what in (
         ("table", "the comparison of a grid", "the grid's name, as its run printed it"),
-        ("paper", "a table of a paper beside our own numbers", "the table: belle-table2"),
+        ("paper", "a table of a paper beside our own numbers", "the table, as belle-table2, or all"),
     ):
         command = commands.add_parser(name, help=about)
         command.add_argument("name", help=what)
-        command.add_argument("--format", default="text", help="text, md, latex or csv")
+        command.add_argument("--format", default="text", help="text, md, latex, csv or html")
         command.add_argument("--outputs", type=Path, default=Path("outputs"), help="the folder of results")
+        command.add_argument("--to", type=Path, help="a file to write, in place of the terminal")
     arguments = parser.parse_args()
     try:
-        print(_print(arguments.command, arguments.name, arguments.outputs, arguments.format))
+        text = _text(arguments.command, arguments.name, arguments.outputs, arguments.format, arguments.to)
+        if arguments.to is None:
+            print(text)
+        else:
+            write_text(arguments.to, f"{text}\n")
+            print(f"written: {arguments.to}")
     except BabelTuneError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def _print(command: str, name: str, outputs: Path, form: str) -> str:
-    from babeltune import comparison, papers
-    from babeltune.tables import render
-
+def _text(command: str, name: str, outputs: Path, form: str, to: Path | None) -> str:
+    """What is printed, or written to the file `to`, from whose folder its links then lead."""
     if command == "paper":
-        return render(papers.table(name, outputs), form)
+        from babeltune import papers
+
+        near = None if to is None else to.parent
+        return "\n\n".join(render(table, form) for table in papers.tables(name, outputs, near))
+    from babeltune import comparison
+
     manifest = outputs / "grids" / f"{name}.json"
     if not manifest.exists():
         known = [path.stem for path in sorted(manifest.parent.glob("*.json"))]

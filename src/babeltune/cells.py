@@ -16,8 +16,9 @@ from babeltune.data import sources, templates, toyworld
 from babeltune.data.cleaning import naming
 from babeltune.errors import ConfigError, DataError, ModelError, nearest, problem
 from babeltune.evaluation.metrics import METRICS
-from babeltune.options import ModelConfig, PrepareStage, RunConfig, SourceConfig
+from babeltune.options import ExtendVocabularyStage, ModelConfig, PrepareStage, RunConfig, SourceConfig
 from babeltune.results import read_evaluation, read_json
+from babeltune.suites import ToySuite
 
 MERGEABLE = ("none", "lora", "rslora", "dora", "adalora", "ia3", "embeddings")
 """Adapters that are a change of the base's weights: other cells may stand on a cell with one."""
@@ -67,7 +68,7 @@ def _unknown_words(config: RunConfig) -> Iterator[str]:
             yield problem("evaluation.metrics", repr(metric), words, f"evaluation.metrics=[{nearest(metric, METRICS, 1)}]")
     asked = {f"data.sources.{name}.toy.language": one.toy.language for name, one in config.data.sources.items() if one.toy}
     spoken = list(toyworld.LANGUAGES)
-    if config.evaluation.kind == "toy":
+    if isinstance(config.evaluation, ToySuite):
         asked |= {f"evaluation.languages[{place}]": language for place, language in enumerate(config.evaluation.languages)}
     for where, language in asked.items():
         if language is not None and language not in spoken:
@@ -78,7 +79,8 @@ def _unmergeable(config: RunConfig) -> Iterator[str]:
     """A base that another cell made has to be one model: what that cell trained is merged."""
     parent = parent_config(config)
     if parent is not None:
-        kind = parent.adapter.kind if parent.data.sources else "none"
+        trains = bool(parent.data.sources) and not isinstance(parent.stage, ExtendVocabularyStage)
+        kind = parent.adapter.kind if trains else "none"
     elif (path := Path(config.model.from_cell or "") / "identity.json").is_file():
         kind = read_json(path)["parts"].get("adapter", {"kind": "none"})["kind"]
     else:
@@ -137,16 +139,29 @@ def cell_of(config: RunConfig) -> Cell:
     template = name if name == "chat" else templates.digest(templates.choose(name))
     base, parent = _base(config)
     cleaning = naming.key(config.cleaning, cache)
-    parts = identity.training_parts(config, data=data, cleaning=cleaning, template=template, base=base)
+    pieces = _pieces(config, cache)
+    against = {name: _digest(json.dumps(configs.dump(one)), root, cache) for name, one in config.data.contamination.against.items()}
+    apart = identity.apart_parts(config, suite=asked, against=against)
+    parts = identity.training_parts(config, data=data, cleaning=cleaning, template=template, base=base, pieces=pieces, apart=apart)
     own = identity.digest(parts)
     return Cell(
         config=config,
         identity=own,
-        evaluation=identity.evaluation_id(config, data=asked, template=template),
+        evaluation=identity.evaluation_id(config, data=asked, template=template, against=against),
         folder=identity.folder(config, own),
         parts=parts,
         parent=parent,
     )
+
+
+def _pieces(config: RunConfig, cache: Path) -> str | None:
+    """The digest of the file that a vocabulary is extended from, where one is given."""
+    path = getattr(config.stage, "pieces", None)
+    if path is None:
+        return None
+    if not Path(path).is_file():
+        raise ModelError(problem("stage.pieces", f"{path}, which is no file", "a SentencePiece model", "stage.pieces=FILE.model"))
+    return sources.digest_files([Path(path)], cache / sources.DIGESTS)
 
 
 def _cleaned_digest(source: SourceConfig, root: Path, cache: Path) -> str:
@@ -185,7 +200,7 @@ def parent_config(config: RunConfig) -> RunConfig | None:
     It is trained on the devices of the cell that asks for it, unless the words that name it say where, or it cannot be.
     """
     named = config.model.from_cell
-    if named is None or Path(named).is_dir():
+    if named is None or _is_folder(named):
         return None
     if "=" not in named:
         raise ConfigError(
@@ -197,6 +212,13 @@ def parent_config(config: RunConfig) -> RunConfig | None:
     micro_tokens = max(config.trainer.micro_tokens, parent.data.max_tokens)
     shared = dataclasses.replace(parent, trainer=dataclasses.replace(config.trainer, micro_tokens=micro_tokens))
     return parent if any(checks.check(shared)) else shared
+
+
+def _is_folder(named: str) -> bool:
+    try:
+        return Path(named).is_dir()
+    except OSError:  # many words are too long for a name
+        return False
 
 
 @functools.cache

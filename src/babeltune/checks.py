@@ -6,12 +6,13 @@ import math
 import re
 from collections.abc import Iterator
 
-from babeltune import mixchecks, stepchecks
+from babeltune import mixchecks, stepchecks, vocabularychecks
 from babeltune.errors import nearest, problem
 from babeltune.options import (
     Accelerator,
     AdaLoraAdapter,
     DoraAdapter,
+    ExtendVocabularyStage,
     Layout,
     NoAdapter,
     Precision,
@@ -20,10 +21,9 @@ from babeltune.options import (
     Strategy,
     VirtualTokensAdapter,
 )
+from babeltune.suites import ToySuite
 
 WORDS = {
-    "evaluation.kind": ("toy", "heldout", "none"),
-    "judge.kind": ("reference",),
     "logger.kind": ("wandb", "none"),
     "logger.mode": ("auto", "offline", "online"),
 }
@@ -41,6 +41,7 @@ def check(config: RunConfig) -> Iterator[str]:
     yield from _ranges(config)
     yield from _words(config)
     yield from mixchecks.check(config.data)
+    yield from vocabularychecks.check(config)
     yield from _sources(config)
     yield from _model(config)
     yield from _optimizer(config)
@@ -52,6 +53,16 @@ def check(config: RunConfig) -> Iterator[str]:
     yield from stepchecks.check("cleaning", config.cleaning)
     for name, source in config.data.sources.items():
         yield from stepchecks.check(f"data.sources.{name}.cleaning", source.cleaning)
+    yield from _contamination(config)
+
+
+def _contamination(config: RunConfig) -> Iterator[str]:
+    where, options = "data.contamination", config.data.contamination
+    for key in ("words", "characters"):
+        if getattr(options, key) < 1:
+            yield problem(f"{where}.{key}", getattr(options, key), "1 or more", f"{where}.{key}=13")
+    if not 0 <= options.overlap <= 1:
+        yield problem(f"{where}.overlap", options.overlap, "a share from 0 to 1", f"{where}.overlap=0.5")
 
 
 def _ranges(config: RunConfig) -> Iterator[str]:
@@ -190,7 +201,7 @@ def _evaluation(config: RunConfig) -> Iterator[str]:
         )
     if not evaluation.metrics:
         yield problem("evaluation.metrics", "[]", "at least one metric", "evaluation.metrics=[exact_match]")
-    if evaluation.kind == "toy" and not evaluation.languages:
+    if isinstance(evaluation, ToySuite) and not evaluation.languages:
         yield problem("evaluation.languages", "[]", "at least one language", "evaluation.languages=[zh,vi,en]")
     if evaluation.kind == "heldout" and not evaluation.sources:
         yield problem("evaluation.sources", "{}", "at least one source", "evaluation=heldout")
@@ -234,7 +245,7 @@ def _pairs(config: RunConfig) -> Iterator[str]:
     precision, trainer = config.precision.kind, config.trainer
     if precision in (Precision.int8, Precision.nf4):
         where = f"precision={precision.value}"
-        if isinstance(config.adapter, NoAdapter) and config.data.sources:
+        if isinstance(config.adapter, NoAdapter) and _trains(config):
             hint = "adapter=lora or precision=bf16"
             yield problem(f"{where} with adapter=none", "quantised weights to train", "an adapter over a quantised base", hint)
         if config.model.fresh is not None:
@@ -243,7 +254,7 @@ def _pairs(config: RunConfig) -> Iterator[str]:
         yield problem(
             "precision=int8 with trainer=fsdp", "8-bit weights to shard", "weights that shard", "precision=bf16 or trainer=ddp"
         )
-    if getattr(config.adapter, "targets", None) == [] and config.data.sources and not config.model.lora_targets:
+    if getattr(config.adapter, "targets", None) == [] and _trains(config) and not config.model.lora_targets:
         yield problem("adapter.targets", "[]", "names of linear modules", "adapter.targets=[q_proj,v_proj] or adapter=none")
     pretrains = isinstance(config.stage, PretrainStage)
     if config.stage.kind in ("tune", "pretrain") and pretrains != (config.template.name == "plain"):
@@ -254,6 +265,10 @@ def _pairs(config: RunConfig) -> Iterator[str]:
             f"template={wanted}",
             f"template={wanted} or stage={'tune' if pretrains else 'pretrain'}",
         )
+
+
+def _trains(config: RunConfig) -> bool:
+    return bool(config.data.sources) and not isinstance(config.stage, ExtendVocabularyStage)
 
 
 def _adapter(config: RunConfig) -> Iterator[str]:
@@ -268,7 +283,7 @@ def _adapter(config: RunConfig) -> Iterator[str]:
         for key in ("beta1", "beta2"):
             if getattr(adapter, key) == 0:
                 yield problem(f"adapter.{key}", 0.0, "a share above zero", f"adapter.{key}=0.85")
-    if not config.data.sources:
+    if not _trains(config):
         return
     if isinstance(adapter, VirtualTokensAdapter) and config.data.layout is Layout.packed:
         yield problem(

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any, cast
 
 from babeltune import refusals
+from babeltune.alternatives import ALTERNATIVES, EACH_OF
 from babeltune.checks import check
 from babeltune.errors import BabelTuneError, ConfigError, nearest, problem
-from babeltune.options import ALTERNATIVES, EACH, EACH_OF, ModelConfig, RunConfig, SourceConfig
+from babeltune.options import EACH, ModelConfig, RunConfig, SourceConfig
 
 CONF = Path(__file__).parents[2] / "conf"
 """The folder of config groups."""

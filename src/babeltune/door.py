@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from babeltune import config as configs
 from babeltune.errors import BabelTuneError, ConfigError, problem
-from babeltune.options import PrepareStage, RunConfig
+from babeltune.options import ExtendVocabularyStage, PrepareStage, RunConfig
 
 if TYPE_CHECKING:
     from babeltune.progress import Standing
@@ -76,10 +76,11 @@ def launch(master: Any, jobs: Sequence[Sequence[str]], compose: Callable[[Sequen
     composed = [(job, compose(job)) for job in jobs] if params or not entries else []
     problems: list[str] = []
     for (place, entry), words in itertools.product(enumerate(entries), typed):
-        where, overrides = f"grid.cells[{place}]", [*listed(entry), *words]
-        if not entry:
-            problems.append(problem(where, "{}", "keys with values", "{data: none}"))
+        where = f"grid.cells[{place}]"
+        if not entry or not isinstance(entry, dict):
+            problems.append(problem(where, repr(entry), "keys with values", "{data: none}"))
             continue
+        overrides = [*listed(entry), *words]
         try:
             composed.append(([f"{where}:", *overrides], compose(overrides)))
         except Exception as error:  # Hydra raises a dozen kinds, all about the overrides
@@ -149,6 +150,8 @@ def run_grid(composed: Sequence[tuple[Sequence[str], Any]]) -> int:
     standings = grid.run(with_parents(wanted), workers=wanted[0].grid.workers)
     prepared = [config for config in wanted if isinstance(config.stage, PrepareStage)]
     print(_ledgers(standings) if len(prepared) == len(wanted) else comparison.summary(record, standings))
+    for text in _vocabularies(standings):
+        print(text)
     failed = [standing for standing in standings if standing.state != "done" and standing.state != "kept"]
     for standing in failed:
         print(f"error: {standing.cell.folder.name}: {standing.note}", file=sys.stderr)
@@ -164,6 +167,18 @@ def _ledgers(standings: Sequence[Standing]) -> str:
 
     found = [read_result(standing.cell.folder) for standing in standings]
     return "\n\n".join(ledgers.text(result) for result in found if result is not None) or "nothing was prepared"
+
+
+def _vocabularies(standings: Sequence[Standing]) -> Iterator[str]:
+    """What a run that extends vocabularies prints below its table: what each brings."""
+    from babeltune import vocabularies
+    from babeltune.results import read_result
+
+    for standing in standings:
+        if isinstance(standing.cell.config.stage, ExtendVocabularyStage) and standing.state in ("done", "kept"):
+            result = read_result(standing.cell.folder)
+            if result is not None:
+                yield vocabularies.text(result)
 
 
 def _checked(composed: Sequence[tuple[Sequence[str], Any]]) -> list[RunConfig]:

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from babeltune.config import dump
-from babeltune.options import PrepareStage, RunConfig, SourceConfig
+from babeltune.options import Contamination, ContaminationConfig, ExtendVocabularyStage, PrepareStage, RunConfig, SourceConfig
 
-VERSIONS = {"data": 1, "training": 1, "evaluation": 1}
+VERSIONS = {"data": 2, "training": 1, "evaluation": 1}
 """Raised by hand when code changes the numbers it computes from the same config and bytes."""
 
 SOURCE_KEYS = ("language", "format", "files", "encoding", "rename", "toy")
@@ -33,6 +33,14 @@ DATA_KEYS = (
 )
 
 
+NOT_ITEMS = ("name", "sources", "metrics", "prompt", "batch")
+"""Keys of an evaluation that do not decide which its items are, or that count as bytes."""
+
+
+NO_ITEMS = ("name", "batch", "sources")
+"""Keys of a suite that say nothing of what is asked: the sources count by their bytes."""
+
+
 def digest(value: Any) -> str:
     """sha256 of a plain value's canonical JSON, in hex.
 
@@ -44,12 +52,20 @@ def digest(value: Any) -> str:
 
 
 def training_parts(
-    config: RunConfig, *, data: Mapping[str, str], template: str, base: str, cleaning: Sequence[Mapping[str, Any]] = ()
+    config: RunConfig,
+    *,
+    data: Mapping[str, str],
+    template: str,
+    base: str,
+    cleaning: Sequence[Mapping[str, Any]] = (),
+    pieces: str | None = None,
+    apart: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """What a cell's identity is the digest of: kept beside the results, so that two cells can be compared part by part.
 
     `data` is the digest of each source's cleaned bytes, `cleaning` what is done to the whole mix after that, `template` the
-    digest of the template's text, `base` that of the base model (files, hub revision, or the identity of the cell it comes from).
+    digest of the template's text, `base` that of the base model (files, hub revision, or the identity of the cell it comes from),
+    `pieces` that of the file that a vocabulary is extended from, `apart` what must not be trained on (see `apart_parts`).
     """
     tree = dump(config)
     parts: dict[str, Any] = {"versions": {key: VERSIONS[key] for key in ("data", "training")}, "base": base}
@@ -58,29 +74,54 @@ def training_parts(
             "sources": source_parts(config.data.sources, data),
             "data": _mix(tree["data"]),
             "template": template,
-            "stage": tree["stage"],
+            "stage": tree["stage"] if pieces is None else _without_learning(tree["stage"]) | {"pieces": pieces},
             "adapter": tree["adapter"] | _targets(config),
             "optimizer": tree["optimizer"],
         }
         if cleaning:
             parts["cleaning"] = list(cleaning)
+        if apart is not None:
+            parts["apart"] = dict(apart)
     if uses_seed(config):
         parts["seed"] = config.seed
     parts["precision"] = tree["precision"]
+    if isinstance(config.stage, ExtendVocabularyStage):  # it trains nothing, and is judged in a precision all the same
+        return {name: part for name, part in parts.items() if name not in ("adapter", "optimizer")}
     if isinstance(config.stage, PrepareStage):
         return {name: part for name, part in parts.items() if name not in ("adapter", "optimizer", "precision")}
     return parts
 
 
-def evaluation_id(config: RunConfig, *, data: Mapping[str, str], template: str) -> str:
-    """The identity of how a cell is judged: suite, template, decoding and judge. It re-trains nothing."""
+def apart_parts(config: RunConfig, *, suite: Mapping[str, str], against: Mapping[str, str]) -> dict[str, Any] | None:
+    """What of the evaluation determines which rows are dropped for being in it; None when none are. `suite` and `against` are
+    the digests of the data sets that items come from."""
+    if config.data.contamination.action is not Contamination.drop:
+        return None
+    suite_keys = {key: value for key, value in dump(config.evaluation).items() if key not in NOT_ITEMS}
+    return {
+        "evaluation": suite_keys,
+        "suite": source_parts({name: one for name, one in config.evaluation.sources.items() if name in suite}, suite),
+        "compared": _compared(config, against),
+    }
+
+
+def _compared(config: RunConfig, against: Mapping[str, str]) -> dict[str, Any]:
+    options = dump(config.data.contamination)
+    sizes = {key: options[key] for key in ("words", "characters", "overlap")}
+    return sizes | {"against": source_parts(config.data.contamination.against, against)}
+
+
+def evaluation_id(config: RunConfig, *, data: Mapping[str, str], template: str, against: Mapping[str, str] | None = None) -> str:
+    """The identity of how a cell is judged: suite, template, decoding and judge. It re-trains nothing.
+
+    How the training data is compared with the suite is in it where it is not the usual way, so that the report is made again.
+    """
     tree = dump(config)
-    keys = ("kind", "languages", "metrics", "max_items", "prompt")
     sampled = {"seed": config.seed} if config.decoding.sample else {}
     return digest(
         {
             "version": VERSIONS["evaluation"],
-            "evaluation": {key: tree["evaluation"][key] for key in keys},
+            "evaluation": {key: value for key, value in tree["evaluation"].items() if key not in NO_ITEMS},
             "sources": source_parts({name: one for name, one in config.evaluation.sources.items() if name in data}, data),
             "heldout_fraction": config.data.heldout_fraction,
             "max_tokens": config.data.max_tokens,
@@ -89,12 +130,21 @@ def evaluation_id(config: RunConfig, *, data: Mapping[str, str], template: str) 
             "judge": tree["judge"],
         }
         | sampled
+        | _comparing(config, against or {})
     )
+
+
+def _comparing(config: RunConfig, against: Mapping[str, str]) -> dict[str, Any]:
+    options = config.data.contamination
+    is_reporting = options.action is not Contamination.off
+    if options == ContaminationConfig(action=options.action) and is_reporting:
+        return {}
+    return {"contamination": _compared(config, against) if is_reporting else "off"}
 
 
 def folder(config: RunConfig, identity: str) -> Path:
     """Where a cell lives: readable in front, exact at the end. What has no effect is not in the name: one cell, not several."""
-    does = config.stage.kind if isinstance(config.stage, PrepareStage) else config.adapter.kind
+    does = config.stage.kind if isinstance(config.stage, (PrepareStage, ExtendVocabularyStage)) else config.adapter.kind
     adapter = f"-{does}" if config.data.sources else ""
     seed = f"-s{config.seed}" if uses_seed(config) else ""
     return Path(config.paths.outputs) / f"{config.data.name}-{config.model.name}{adapter}{seed}-{identity[:8]}"
@@ -112,6 +162,11 @@ def source_parts(sources: Mapping[str, SourceConfig], data: Mapping[str, str]) -
         tree = dump(source)
         parts[name] = {key: tree[key] for key in SOURCE_KEYS} | {"bytes": data[name]}
     return parts
+
+
+def _without_learning(stage: Mapping[str, Any]) -> dict[str, Any]:
+    """A stage that learns no pieces, because it is given some."""
+    return {name: part for name, part in stage.items() if name not in ("size", "coverage", "max_lines")}
 
 
 def _mix(tree: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from babeltune.steps import STEPS, StepConfig
+from babeltune.steps import StepConfig
 
 EACH = "each"
 """Marks a mapping of names to values of one of several types, chosen by their `kind`: Hydra lets anything in, `build` does not."""
@@ -111,6 +111,15 @@ class NewRows(Enum):
     """Drawn with the run's seed, with the deviation that the model's own weights were drawn with."""
 
 
+class Texts(Enum):
+    """How plain texts become examples of at most `data.max_tokens` tokens."""
+
+    apart = "apart"
+    """Each by itself, a long one in several blocks. No text sees another."""
+    joined = "joined"
+    """The texts of a source one after another, cut into blocks of one length. Those of a block see each other."""
+
+
 class LossOn(Enum):
     """What of a conversation is learned."""
 
@@ -185,6 +194,31 @@ class TakeConfig:
     repeated."""
 
 
+class Contamination(Enum):
+    """What is done with rows that hold items of the evaluation."""
+
+    report = "report"
+    """They are trained on, counted, and named in the result and under tables."""
+    drop = "drop"
+    """They are left out. The cell then depends on what it is judged on."""
+    off = "off"
+
+
+@dataclass(kw_only=True)
+class ContaminationConfig:
+    """How the mix is compared with what the run is judged on. See `babeltune.data.contamination`."""
+
+    action: Contamination = Contamination.report
+    words: int = 13
+    """Length of an n-gram in words, for languages written with spaces; Vietnamese syllables are such words."""
+    characters: int = 20
+    """Length of an n-gram in characters, for Chinese and other scripts without spaces."""
+    overlap: float = 0.5
+    """Share of the n-grams of an item's question, or of its reference, that one message must hold; 0 for a single one."""
+    against: dict[str, SourceConfig] = field(default_factory=dict)
+    """More to compare with: data sets that others evaluate on."""
+
+
 @dataclass(kw_only=True)
 class DataConfig:
     """A mix: which sources, and how much of each."""
@@ -213,6 +247,7 @@ class DataConfig:
     """Share of broken rows above which a source is refused."""
     heldout_fraction: float = 0.02
     """Share of each source's prompts that no cell trains on, chosen by their content; generated sources hold out nothing."""
+    contamination: ContaminationConfig = field(default_factory=ContaminationConfig)
     layout: Layout = Layout.packed
     order: Order = Order.shuffled
     workers: int = 0
@@ -238,7 +273,7 @@ class ModelConfig:
     revision: str | None = None
     """The hub commit or tag."""
     from_cell: str | None = None
-    """The cell it comes from: overrides that name it (`experiment=tiny`) or its folder."""
+    """The cell it comes from: overrides that name it (`experiment=tiny`) or its folder. What it trained is merged into its base."""
     fresh: dict[str, Any] | None = None
     """A random model: a transformers config as keys, `model_type` first."""
     tokenizer: str | None = None
@@ -449,6 +484,7 @@ class PretrainStage(StageConfig):
     """Learn every token of plain text."""
 
     kind: str = "pretrain"
+    texts: Texts = Texts.apart
 
 
 @dataclass(kw_only=True)
@@ -507,13 +543,11 @@ class EvaluationConfig:
     """The items a cell is judged on, and by which metrics. The first metric is the score of the tables."""
 
     kind: str = MISSING
-    """toy: generated test items; heldout: the held-out rows of `sources`; none: nothing."""
     name: str = MISSING
-    languages: list[str] = field(default_factory=list)
     sources: dict[str, SourceConfig] = field(default_factory=dict)
     metrics: list[str] = field(default_factory=list)
     max_items: int = 150
-    """The most items of each language (toy) or source (heldout)."""
+    """The most items of each language (toy) or source."""
     prompt: str = "{question}"
     """How a suite asks: text around `{question}`, the user's words. A row's input follows it, or stands at `{input}`."""
     batch: int = 32
@@ -540,8 +574,7 @@ class DecodingConfig:
 class JudgeConfig:
     """Who scores the replies."""
 
-    kind: str = "reference"
-    """reference: metrics against known answers."""
+    kind: str = MISSING
 
 
 @dataclass(kw_only=True)
@@ -585,7 +618,7 @@ class GridConfig:
     """Label of the row the others are compared with; null for the first."""
     workers: int | None = None
     """Cells trained at a time; null for one on a GPU, and on a CPU one for each core, at most two."""
-    cells: list[dict[str, Any]] = field(default_factory=list)
+    cells: list[Any] = field(default_factory=list)
     """Cells beside those of a sweep's axes: each says by keys and values what it has in place of the sweep's own choices."""
 
 
@@ -612,32 +645,3 @@ class RunConfig:
     """Name to step: what is done to the whole mix, after each source's own steps. See `babeltune.steps`."""
     seed: int = 0
     """Seed of everything random: initial adapter, order, drawing of rows, dropout, sampling."""
-
-
-ALTERNATIVES: dict[type, dict[str, type]] = {
-    AdapterConfig: {
-        "none": NoAdapter,
-        "lora": LoraAdapter,
-        "rslora": RsLoraAdapter,
-        "dora": DoraAdapter,
-        "adalora": AdaLoraAdapter,
-        "prompt": PromptAdapter,
-        "p_tuning": PTuningAdapter,
-        "prefix": PrefixAdapter,
-        "sadapter_p": PfeifferAdapter,
-        "sadapter_h": HoulsbyAdapter,
-        "padapter": ParallelAdapter,
-        "ia3": Ia3Adapter,
-        "embeddings": EmbeddingsAdapter,
-    },
-    StageConfig: {
-        "tune": TuneStage,
-        "pretrain": PretrainStage,
-        "prepare": PrepareStage,
-        "extend_vocabulary": ExtendVocabularyStage,
-    },
-}
-"""Groups whose option chooses a type, by the value of `kind`."""
-
-EACH_OF: dict[type, dict[str, type]] = {StepConfig: dict(STEPS)}
-"""The same for the values of mappings marked `EACH`."""

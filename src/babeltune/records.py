@@ -162,6 +162,10 @@ class Item:
     reference: str
     category: str
     language: str
+    labels: tuple[str, ...] = ()
+    """What a choice is made of: `A`, `B`. Empty for a question that is answered in words."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What the suite's own scores need: tests of a program, a subject, the other answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +177,22 @@ class Reply:
     finish: Literal["stop", "length"]
     """`stop`: the model ended by itself; `length`: it was cut at `decoding.max_new_tokens`."""
     num_tokens: int
+    logprobs: tuple[float, ...] = ()
+    """Of each of the item's labels, where the answer is a choice."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a judge said of one reply."""
+
+    item: str
+    outcome: Literal["scored", "refused", "truncated", "unparsable", "unreachable"]
+    """Only `scored` has a value; the others are counted and are in no mean."""
+    value: float | None
+    text: str
+    """The judge's own words."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What else there is to know: the value in each order, the values of repeated judgements."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,9 @@ from typing import Any
 
 import yaml
 
+from babeltune.alternatives import ALTERNATIVES
 from babeltune.errors import nearest, problem
-from babeltune.options import ALTERNATIVES, RunConfig
+from babeltune.options import RunConfig
 
 HELP = "python train.py --help"
 

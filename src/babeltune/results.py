@@ -6,8 +6,10 @@ ledger.json      what really went in
 metrics.jsonl    every logged number, line by line: the truth that W&B mirrors
 checkpoints/     where training can go on from
 adapter/         what was trained (`model/` when every weight was)
+base/            the random weights that an adapter stands on, where the cell's model was fresh
+model/           base and adapter merged, once another cell stands on this one; how far it is from them in `merged.json`
 trained.json     written last by training: facts about it
-evaluations/ID/  replies.jsonl and scores.json, one folder for each way of judging
+evaluations/ID/  replies.jsonl, scores.json and asked.json, one folder for each way of judging
 result.json      everything a table needs
 train.log        what the libraries had to say
 """
@@ -35,6 +37,9 @@ from babeltune.records import MixLedger, Reply, Score
 
 log = logging.getLogger(__name__)
 
+ASKED = ("evaluation", "template", "decoding", "judge")
+"""The groups that say how a cell was judged. `asked.json` has them as they were for one evaluation."""
+
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
@@ -55,6 +60,17 @@ class RunResult:
     versions: Mapping[str, str] = field(default_factory=dict)
     tracking: Mapping[str, Any] = field(default_factory=dict)
     """Where the run is mirrored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """One way in which a cell was judged."""
+
+    id: str
+    """The name of its folder."""
+    asked: Mapping[str, Any]
+    """The groups of `ASKED` in its config."""
+    scores: Mapping[str, Score]
 
 
 def write_text(path: Path, text: str) -> None:
@@ -183,6 +199,27 @@ def read_evaluation(folder: Path, evaluation: str) -> dict[str, Score] | None:
         return _scores(read_json(path))
     except (TypeError, AttributeError) as error:
         raise damaged(path, error) from error
+
+
+def read_evaluations(folder: Path) -> list[Evaluation]:
+    """Every way in which a cell was judged, in the order of their names. What is damaged is left out, and the log says so."""
+    found = []
+    for path in sorted(folder.glob("evaluations/*/scores.json")):
+        try:
+            scores = read_evaluation(folder, path.parent.name)
+            asked = read_json(path.with_name("asked.json"))
+        except OutputError as error:
+            log.warning("left out: %s", error)
+            continue
+        if scores:
+            found.append(Evaluation(path.parent.name, asked, scores))
+    return found
+
+
+def read_contamination(folder: Path, evaluation: str) -> dict[str, Any] | None:
+    """What of the evaluation was found in the training data, or None when it was not looked for."""
+    path = folder / "evaluations" / evaluation[:8] / "contamination.json"
+    return dict(read_json(path)) if path.exists() else None
 
 
 def _scores(tree: Mapping[str, Any]) -> dict[str, Score]:

@@ -19,15 +19,16 @@ import torch
 from babeltune import results
 from babeltune.cells import Cell, cache_folder, cell_of, parent_config
 from babeltune.config import dump
-from babeltune.data import preparing
+from babeltune.data import lines, preparing
 from babeltune.data.batching import Examples
+from babeltune.data.joining import Joined
 from babeltune.data.preparing import Mixed, Writing
-from babeltune.evaluation import scoring, suites
+from babeltune.evaluation import overlap, scoring, suites
 from babeltune.evaluation.generating import generate, reference_losses
-from babeltune.modeling import adapters, loading, merging
+from babeltune.modeling import adapters, extending, loading, merging, resizing
 from babeltune.modeling.loss import check_exact
 from babeltune.modeling.vocabulary import train_tokenizer
-from babeltune.options import Accelerator, NoAdapter, PrepareStage, RunConfig
+from babeltune.options import Accelerator, ExtendVocabularyStage, NoAdapter, PrepareStage, PretrainStage, RunConfig, Texts
 from babeltune.records import Conversation, MixLedger, Score
 from babeltune.results import RunResult
 from babeltune.training import fitting
@@ -58,6 +59,8 @@ def run(cell: Cell | RunConfig, tell: Tell = lambda event, **facts: None) -> Run
             return count(cell, tracker, tell)
         if cell.parent is not None:
             merging.make_whole(cell.parent, cell.config.trainer)
+        if isinstance(cell.config.stage, ExtendVocabularyStage) and not cell.is_trained:
+            extend_vocabulary(cell, cell.config.stage, tell)
         tokenizer = _tokenizer(cell)
         way = preparing.writing(cell.config, tokenizer)
         if not cell.is_trained:
@@ -95,6 +98,30 @@ def count(cell: Cell, tracker: Tracker, tell: Tell) -> RunResult:
     return conclude(cell, {}, tracker)
 
 
+def extend_vocabulary(cell: Cell, stage: ExtendVocabularyStage, tell: Tell) -> None:
+    """Give the base's tokenizer pieces of the mix's text, and the base rows for them; save both and say what they bring."""
+    config = cell.config
+    tell("progress", phase="reading", done=0, total=0)
+    tokenizer = loading.load_tokenizer(config.model, cell.parent)
+    text = lines.read(config, preparing.writing(config, tokenizer), cache_folder(config), overlap.apart(config))
+    samples = text.samples(stage.measured_lines)
+    tell("progress", phase="learning pieces", done=0, total=0)
+    grown = extending.extend(tokenizer, text, samples, stage, config.model, config.seed)
+    tell("progress", phase="resizing", done=0, total=0)
+    base = loading.load_base(config, cell.parent, len(tokenizer), as_saved=True)
+    resizing.resize(base, tokenizer, grown, stage.new_rows, config.seed)
+
+    def write(place: str) -> None:
+        base.save_pretrained(place)
+        grown.save(Path(place))
+
+    results.publish_folder(write, cell.folder / "model")
+    ledger = dataclasses.replace(text.ledger, epochs=1.0)
+    results.write_ledger(cell.folder / "ledger.json", ledger)
+    facts = {"steps": 0, "vocabulary": extending.measure(tokenizer, grown, samples), "ledger": asdict(ledger)}
+    results.write_json(cell.folder / "trained.json", facts)
+
+
 def train(cell: Cell, tokenizer: Any, way: Writing, tracker: Tracker, tell: Tell) -> None:
     """Prepare the mix, fit, and save what was trained. A mix of nothing leaves the base as it is."""
     config = cell.config
@@ -102,7 +129,7 @@ def train(cell: Cell, tokenizer: Any, way: Writing, tracker: Tracker, tell: Tell
         results.write_json(cell.folder / "trained.json", {"steps": 0, "ledger": asdict(MixLedger((), 0.0))})
         return
     tell("progress", phase="preparing", done=0, total=0)
-    mixed = preparing.prepare(config, way, cache_folder(config))
+    mixed = preparing.prepare(config, way, cache_folder(config), overlap.apart(config))
     base = loading.load_base(config, cell.parent, len(tokenizer))
     check_exact(base, config.data.max_tokens)
     if config.model.fresh is not None and not isinstance(config.adapter, NoAdapter):
@@ -115,7 +142,7 @@ def train(cell: Cell, tokenizer: Any, way: Writing, tracker: Tracker, tell: Tell
     try:
         done = fitting.fit(
             model,
-            Examples([(store, store.pool[taken.indices]) for store, taken in mixed.parts]),
+            _examples(mixed, config),
             [taken.source for _, taken in mixed.parts],
             config,
             pad_id=_pad(tokenizer),
@@ -133,6 +160,14 @@ def train(cell: Cell, tokenizer: Any, way: Writing, tracker: Tracker, tell: Tell
         shutil.rmtree(cell.folder / "checkpoints", ignore_errors=True)  # nothing is left to go on with
 
 
+def _examples(mixed: Mixed, config: RunConfig) -> Examples:
+    parts = [(store, store.pool[taken.indices], taken.source) for store, taken in mixed.parts]
+    if not isinstance(config.stage, PretrainStage) or config.stage.texts is Texts.apart:
+        return Examples([(store, rows) for store, rows, _ in parts])
+    joined = [Joined(store, rows, config.data.max_tokens, f"{config.seed}/{source}") for store, rows, source in parts]
+    return Examples([(blocks, np.arange(len(blocks), dtype=np.int32)) for blocks in joined])
+
+
 def judge(cell: Cell, tokenizer: Any, way: Writing, tracker: Tracker, tell: Tell) -> dict[str, Score]:
     """The scores of the trained cell on its suite; replies and scores that are on disk are not made again."""
     known = results.read_evaluation(cell.folder, cell.evaluation)
@@ -141,6 +176,9 @@ def judge(cell: Cell, tokenizer: Any, way: Writing, tracker: Tracker, tell: Tell
     config = cell.config
     folder = cell.folder / "evaluations" / cell.evaluation[:8]
     items = suites.items(config)
+    held = overlap.report(config, way, cache_folder(config), items)
+    if held is not None:
+        results.write_json(folder / "contamination.json", asdict(held) | {"label": held.label})
     scores: dict[str, Score] = {}
     if items:
         model = _trained_model(cell, len(tokenizer))
@@ -150,6 +188,7 @@ def judge(cell: Cell, tokenizer: Any, way: Writing, tracker: Tracker, tell: Tell
         scores = scoring.score(config, items, replies, losses, way.identity)
         tracker.table("replies", *scoring.reply_table(items, replies))
     results.write_json(folder / "items.json", [asdict(item) for item in items])
+    results.write_json(folder / "asked.json", {group: dump(getattr(config, group)) for group in results.ASKED})
     results.write_json(folder / "scores.json", {name: asdict(score) for name, score in scores.items()})
     return scores
 
@@ -158,7 +197,14 @@ def conclude(cell: Cell, scores: dict[str, Score], tracker: Tracker) -> RunResul
     """Put everything that a table needs into `result.json`, and mirror it."""
     facts = results.read_json(cell.folder / "trained.json")
     ledger = facts.pop("ledger")
-    labels = tuple(dict.fromkeys([*results.labels(cell.config, ledger["standins"]), *_inherited(cell)]))
+    held = results.read_contamination(cell.folder, cell.evaluation)
+    ledger = ledger if held is None else ledger | {"contamination": held}
+    said = [
+        *results.labels(cell.config, ledger["standins"]),
+        *_inherited(cell),
+        *([held["label"]] if held and held["label"] else []),
+    ]
+    labels = tuple(dict.fromkeys(said))
     values = {f"score/{name}": score.value for name, score in scores.items()}
     tracker.summarise(values | {"ledger": ledger, "training": facts, "labels": list(labels)})
     result = RunResult(
@@ -210,6 +256,8 @@ def _tokenizer(cell: Cell) -> Any:
     parent = parent_config(config)
     if parent is not None and config.model.tokenizer is None and isinstance(config.stage, PrepareStage):
         return _tokenizer(cell_of(parent))  # it is there before the parent is trained
+    if isinstance(config.stage, ExtendVocabularyStage):
+        return loading.load_tokenizer(dataclasses.replace(config.model, tokenizer=None), cell.folder)
     if config.model.tokenizer != "train":
         return loading.load_tokenizer(config.model, cell.parent)
     folder = cell.folder / "tokenizer"
@@ -263,7 +311,7 @@ def _facts(done: Trained, config: RunConfig) -> dict[str, Any]:
 def _trained_model(cell: Cell, vocabulary: int) -> Any:
     """The cell's model as anyone would load it: from its folder."""
     config = cell.config
-    if isinstance(config.adapter, NoAdapter) and config.data.sources:
+    if isinstance(config.stage, ExtendVocabularyStage) or (isinstance(config.adapter, NoAdapter) and config.data.sources):
         model = loading.load_trained(config, cell.folder)
     else:
         base = loading.load_base(config, cell.parent, vocabulary)

@@ -24,12 +24,28 @@ WORDS = {
     "language.on_mixed": ("keep", "drop"),
     "personal.action": ("mask", "remove_reply", "drop"),
     "translate.backend": ("seq2seq", "endpoint", "file"),
+    "semantic.dtype": ("float32", "bfloat16"),
+    "perplexity.dtype": ("float32", "bfloat16"),
+    "reward.dtype": ("float32", "bfloat16"),
 }
 """Keys, by kind, that take one of a few words."""
 
-POSITIVE = ("batch", "max_tokens", "characters", "permutations", "min_characters", "repeated_digits", "min_tokens", "top")
+POSITIVE = (
+    "batch",
+    "max_tokens",
+    "characters",
+    "permutations",
+    "min_characters",
+    "repeated_digits",
+    "min_tokens",
+    "top",
+    "beams",
+    "timeout",
+    "max_requests",
+    "same_letters",
+)
 """Keys that are above zero, of whatever kind."""
-SHARES = {"near": ("threshold",), "semantic": ("threshold",), "language": ("confidence", "mixed")}
+SHARES = {"near": ("threshold",), "semantic": ("threshold",), "language": ("confidence", "mixed"), "translate": ("max_failed",)}
 """Keys, by kind, that are a share from 0 to 1."""
 
 

@@ -1,5 +1,6 @@
 """Rows from files of every kind: right, or refused with their place."""
 
+import codecs
 import gzip
 import json
 import tracemalloc
@@ -191,6 +192,36 @@ def test_utf_16_is_not_guessed(tmp_path, write):
         read(tmp_path)
     assert str(caught.value) == (
         f"{path}:1: got the byte order mark of utf-16; expected text in utf-8; "
+        "try setting the source's `encoding` to what the file is written in (gb18030, utf-16, ...)"
+    )
+
+
+@pytest.mark.parametrize("encoding", ["gb18030", "gbk", "big5", "cp1258"])
+@pytest.mark.parametrize("name", ["book.txt", "rows.jsonl", "rows.json"])
+def test_utf_8_is_not_read_as_anything_else(tmp_path, write, name, encoding):
+    text = "上古之人，其知道者，法于阴阳，和于术数。" if encoding != "cp1258" else "Thủ đô của Việt Nam là Hà Nội, ở miền Bắc."
+    row = json.dumps({"text": text}, ensure_ascii=False)
+    path = write(name, {"book.txt": text, "rows.jsonl": f"{row}\n", "rows.json": f"[{row}]"}[name].encode())
+    with pytest.raises(DataError) as caught:
+        read(tmp_path, encoding=codecs.lookup(encoding).name, format=Format.text)
+    name = codecs.lookup(encoding).name
+    assert str(caught.value) == (
+        f"{path}:1: got text in utf-8; expected text in {name}, as the source says; try setting the source's `encoding` to utf-8"
+    )
+
+
+def test_a_few_characters_that_are_utf_8_by_chance_are_read_as_declared(tmp_path, write):
+    assert "模摩魔".encode("gb18030").decode("utf-8")
+    path = write("book.txt", "模摩魔".encode("gb18030"))
+    assert read(tmp_path, encoding="gb18030", format=Format.text) == [Row(f"{path}:1", {"text": "模摩魔"})]
+
+
+def test_another_encoding_than_the_declared_one_is_never_tried(tmp_path, write):
+    path = write("book.txt", ("上古之人。" * 3).encode("gb18030")[:-1] + b"\xff")
+    with pytest.raises(DataError) as caught:
+        read(tmp_path, encoding="gb18030", format=Format.text)
+    assert str(caught.value) == (
+        f"{path}:1: got byte 0xa1 at byte offset 28; expected text in gb18030; "
         "try setting the source's `encoding` to what the file is written in (gb18030, utf-16, ...)"
     )
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import pickle
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 
 from babeltune.data import store as store_module
 from babeltune.data.store import build_store, open_store
+from babeltune.errors import DataError
 from babeltune.records import Conversation, Dropped, Message, Segment
 
 
@@ -40,6 +43,7 @@ def test_a_store_gives_back_rows_languages_and_counts(tmp_path: Path, monkeypatc
     monkeypatch.setattr(store_module, "CHUNK", 3)
     rows: list[Conversation | Dropped] = [_conversation(number, "yes" * (1 + number)) for number in range(20)]
     rows.insert(4, Dropped("toy:x", "invalid JSON", "line ends", is_bad=True))
+    rows.insert(6, Dropped("toy:y", "empty answer", language="vi"))
     rows.insert(9, Conversation((Message("text", "d" * 100),), "toy", "en", "toy:doc"))
     store = _build(tmp_path, rows)
     assert len(store) == 20 + 3
@@ -47,7 +51,7 @@ def test_a_store_gives_back_rows_languages_and_counts(tmp_path: Path, monkeypatc
     for number in range(len(store)):
         ids, targets = store[number]
         conversation = rows[store.origins[number]]
-        assert store.languages[number] == conversation.language
+        assert store.language_names[store.languages[number]] == conversation.language
         assert store.is_heldout[number] == conversation.place.endswith("7")
         assert store.lengths[number] == len(ids) <= 40
         assert store.target_counts[number] == targets.sum() > 0
@@ -58,7 +62,8 @@ def test_a_store_gives_back_rows_languages_and_counts(tmp_path: Path, monkeypatc
     assert sum(counts.found for counts in store.counts.values()) == len(rows)
     assert sum(counts.kept for counts in store.counts.values()) == len(kept)
     assert (store.counts[""].bad, store.counts[""].dropped) == (1, {"invalid JSON": 1})
-    assert store.examples == {"invalid JSON": ["toy:x: line ends"]}
+    assert store.counts["vi"].dropped == {"empty answer": 1}, "a drop counts in its language where it has one"
+    assert store.examples == {"invalid JSON": ["toy:x: line ends"], "empty answer": ["toy:y"]}
     assert sum(counts.cut_answers for counts in store.counts.values()) == sum(
         len(f"question {n}?") + 3 + 3 * n > 40 for n in range(20)
     )
@@ -127,3 +132,24 @@ def test_two_processes_that_build_the_same_store_at_once_both_succeed(tmp_path: 
         worker.join(10)
     assert [worker.exitcode for worker in workers] == [0, 0]
     assert [path.name.startswith(".") for path in (tmp_path / "tokens").iterdir()] == [False]
+
+
+def test_a_store_that_was_cut_off_is_refused_where_its_rows_end(tmp_path: Path) -> None:
+    store = _build(tmp_path, map(_conversation, range(5)))
+    ids = store.folder / "ids.npy"
+    os.truncate(ids, ids.stat().st_size - 4)
+    assert len(store[3][0]) == 14
+    with pytest.raises(DataError, match=r"ids\.npy: got an end before its last row; expected a whole file; try removing .*"):
+        store[4]
+
+
+def test_a_store_reads_the_same_in_another_process(tmp_path: Path) -> None:
+    store = _build(tmp_path, map(_conversation, range(5)))
+    again = pickle.loads(pickle.dumps(store))
+    with multiprocessing.get_context("fork").Pool(1) as workers:
+        assert workers.apply(_ids, (2, store)) == store[2][0].tolist() == again[2][0].tolist()
+
+
+def _ids(row: int, store: store_module.TokenStore) -> list[int]:
+    ids: list[int] = store[row][0].tolist()
+    return ids

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 from itertools import chain
@@ -248,13 +249,17 @@ def test_what_follows_the_last_answer_stays_if_it_fits() -> None:
     assert (shorter.rows[0].ids.tolist(), shorter.is_cut, shorter.dropped_turns) == ([5, 6, 7], False, 0)
 
 
-@given(st.integers(0, 200), st.integers(3, 40))
-def test_a_long_document_is_split_and_no_token_is_lost(length: int, max_tokens: int) -> None:
-    fitted = fit_document([Segment("", True)], [list(range(length))], max_tokens)
-    if length < 2:
+@given(st.integers(0, 200), st.integers(2, 40))
+def test_a_long_document_is_split_and_every_token_after_its_first_is_learned_once(length: int, max_tokens: int) -> None:
+    fitted = fit_document([Segment("", True), Segment("", True, True)], [list(range(length)), [1000]], max_tokens)
+    if length == 0:
         assert fitted == Fitted((), NOTHING_TO_LEARN)
         return
-    assert _flat([row.ids.tolist() for row in fitted.rows]) == list(range(length))
+    learned = [id for row in fitted.rows for id in row.ids[row.targets].tolist()]
+    assert learned == [*range(1, length), 1000], "the end mark comes after the text's end and nowhere else"
+    for before, after in itertools.pairwise(fitted.rows):
+        assert after.ids[0] == before.ids[-1]
     for row in fitted.rows:
         assert 2 <= len(row.ids) <= max_tokens
         assert row.targets.tolist() == [False] + [True] * (len(row.ids) - 1)
+    assert max(len(row.ids) for row in fitted.rows) - min(len(row.ids) for row in fitted.rows) <= 1

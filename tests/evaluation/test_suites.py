@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from babeltune.data import preparing
+from babeltune.data import preparing, templates
 from babeltune.errors import EvalError
 from babeltune.evaluation import suites
 from babeltune.options import RunConfig, SourceConfig, ToyConfig
@@ -49,6 +49,33 @@ def _source(name: str = "own") -> SourceConfig:
 
 def _letters(text: str) -> str:
     return "".join(text.split()).casefold()
+
+
+@pytest.mark.parametrize(
+    ("prompt", "asked"),
+    [
+        ("{question}", ("译这句。", "{question} 你好")),
+        ("{question}先思考，再决定", ("译这句。先思考，再决定", "{question} 你好")),
+        ("{question}.\n\n{input}\nOutput:", ("译这句。.\n\n{question} 你好\nOutput:", "")),
+        ("{a} {question} {}", ("{a} 译这句。 {}", "{question} 你好")),
+    ],
+)
+def test_a_question_is_put_as_the_suite_says(prompt: str, asked: tuple[str, str], tmp_path: Path) -> None:
+    _write(tmp_path / "own", [{"instruction": "译这句。", "input": "{question} 你好", "output": "Xin chào"}])
+    made = _config(tmp_path, _source(), fraction=0.999)
+    plain = suites.items(made)
+    put = suites.items(dataclasses.replace(made, evaluation=dataclasses.replace(made.evaluation, prompt=prompt)))
+    assert [(item.messages[-1].text, item.messages[-1].input) for item in put] == [asked]
+    assert [(item.id, item.reference) for item in put] == [(item.id, item.reference) for item in plain]
+
+
+def test_flacunas_writing_is_asked_in_its_own_words() -> None:
+    template = templates.choose("vicuna")
+    item = Item("i", (Message("user", "Write a story", input="About a cat"),), "", "", "en")
+    put = suites.asked(item, "{question}.\n\n{input}\nOutput:")
+    laid_out = templates.render_prompt(put.messages, template, templates.Marks(bos=None, eos="</s>"))
+    text = "".join(segment.text for segment in laid_out)
+    assert text.rstrip().endswith(" USER: Write a story.\n\nAbout a cat\nOutput: ASSISTANT:")
 
 
 def test_no_item_is_in_any_training_pool(tmp_path: Path) -> None:

@@ -111,6 +111,22 @@ def test_a_target_that_is_not_there_is_refused_with_what_is(targets: list[str]) 
     )
 
 
+def test_a_target_that_some_layers_do_not_have_is_refused() -> None:
+    base = tiny.model("llama")
+    base.model.layers[1].mlp.gate_proj = torch.nn.Identity()
+    with pytest.raises(ConfigError) as caught:
+        adapters.attach(base, tiny.config(adapter="lora", targets=["q_proj", "gate_proj"]))
+    assert str(caught.value) == (
+        "adapter.targets: got 'gate_proj', which 1 of 2 layers do not have (the first is 1); expected linear modules of every "
+        "layer of tiny_fresh (q_proj, k_proj, v_proj, o_proj, up_proj, down_proj); try adapter.targets=[q_proj]"
+    )
+
+
+def test_the_output_layer_may_be_a_target() -> None:
+    model = adapters.attach(tiny.model("llama"), tiny.config(adapter="lora", targets=["q_proj", "lm_head"]))
+    assert len([name for name in adapters.trainable_state(model) if "lora_A" in name]) == 3
+
+
 def test_an_adapter_without_targets_is_refused() -> None:
     settings = tiny.config(adapter="lora")
     settings = dataclasses.replace(settings, model=dataclasses.replace(settings.model, lora_targets=[]))

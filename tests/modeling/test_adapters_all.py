@@ -11,10 +11,11 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
+from babeltune.alternatives import ALTERNATIVES
 from babeltune.errors import ModelError
 from babeltune.evaluation.generating import generate, reference_losses
 from babeltune.modeling import adapters, loading
-from babeltune.options import ALTERNATIVES, AdapterConfig, Precision
+from babeltune.options import AdapterConfig, Precision
 from babeltune.records import Item, Message
 from tests.modeling import kinds, tiny
 
@@ -144,6 +145,16 @@ def test_an_adapter_over_a_bfloat16_base_is_trained_in_float32(kind: str, tmp_pa
             kinds.train(model, 1)
     assert not [name for name, part in adapters.trainable_state(model).items() if torch.equal(part, before[name])]
     kinds.evaluated(model)  # and without it, as replies are made
+
+
+@pytest.mark.parametrize("kind", list(kinds.KINDS))
+def test_a_step_at_a_tiny_rate_changes_every_matrix_of_an_adapter(kind: str) -> None:
+    model, _ = kinds.attached(kind, "llama")
+    kinds.train(model, 1)  # what starts at zero keeps the gradient from what stands before it
+    before = {name: part.clone() for name, part in adapters.trainable_state(model).items()}
+    assert {part.dtype for part in before.values()} == {torch.float32}
+    kinds.train(model, 1, learning_rate=1e-5)
+    assert not [name for name, part in adapters.trainable_state(model).items() if torch.equal(part, before[name])]
 
 
 NOTHING_LEARNT = ("lora", "rslora", "dora", "adalora", "ia3", "sadapter_p", "embeddings")

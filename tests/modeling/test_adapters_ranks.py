@@ -99,6 +99,33 @@ def test_training_goes_on_from_a_checkpoint_with_the_same_cuts(stop: int) -> Non
     assert living(model) == living(again)
 
 
+def _measured(model: Any) -> dict[str, torch.Tensor]:
+    state = ranks.running_state(model)
+    return {f"{mean} {name}": part.clone() for mean in ranks.RUNNING for name, part in state[mean].items()}
+
+
+@pytest.mark.parametrize("stop", [1, 8])
+def test_what_importance_is_measured_by_goes_on_from_where_it_stood(stop: int) -> None:
+    model, _, optimizer = planned()
+    steps(model, optimizer, 0, stop)
+    weights, running, moments = copy.deepcopy((adapters.trainable_state(model), ranks.running_state(model), optimizer.state_dict()))
+    stood = _measured(model)
+    assert any(bool(part.any()) for part in stood.values())
+    steps(model, optimizer, stop, stop + 1)
+    for is_restored in (True, False):
+        again, _, other = planned()
+        adapters.load_trainable(again, weights)
+        other.load_state_dict(copy.deepcopy(moments))
+        if is_restored:
+            ranks.load_running(again, copy.deepcopy(running))
+            assert all(torch.equal(part, stood[name]) for name, part in _measured(again).items())
+        steps(again, other, stop, stop + 1)
+        measured = _measured(again)
+        assert measured.keys() == _measured(model).keys()
+        same = all(torch.equal(part, measured[name]) for name, part in _measured(model).items())
+        assert same == is_restored, "without the means, importance is measured anew"
+
+
 @pytest.mark.parametrize("kind", ["lora", "prompt", "sadapter_p", "embeddings"])
 def test_other_adapters_pass_through_untouched(kind: str) -> None:
     model, _ = kinds.attached(kind, "llama")

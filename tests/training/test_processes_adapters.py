@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from babeltune.options import ALTERNATIVES, AdapterConfig
+from babeltune.alternatives import ALTERNATIVES
+from babeltune.options import AdapterConfig
 from tests.training import jobs
 from tests.training.conftest import Started, places
 
@@ -35,6 +36,10 @@ CELLS: dict[str, tuple[str, ...]] = {
 TWO = ("trainer=ddp_cpu", "trainer.micro_tokens=448", "trainer.checkpoint_steps=100")
 
 Tensors = dict[str, torch.Tensor]
+
+
+def test_every_kind_is_tested() -> None:
+    assert CELLS.keys() == ALTERNATIVES[AdapterConfig].keys()
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +73,7 @@ def test_the_gradient_of_two_processes_is_that_of_one(kind: str, notes: Path) ->
     assert one.keys() == two.keys()
     size = sum(float(part.square().sum()) for part in one.values()) ** 0.5
     off = sum(float((two[name] - part).square().sum()) for name, part in one.items()) ** 0.5
-    assert 0 < size
+    assert size > 0
     assert off < 1e-5 * size  # sums in another order
 
 

@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import assert_never
+from typing import Protocol, assert_never
 
 import numpy as np
 import torch
@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from babeltune.data.store import TokenStore
 from babeltune.errors import DataError, problem
 from babeltune.options import Layout, Order
 
@@ -45,10 +44,20 @@ class Document:
     source: int
 
 
+class Rows(Protocol):
+    """Tokens by row: a store, or texts joined into blocks."""
+
+    @property
+    def lengths(self) -> NDArray[np.int32]: ...
+    @property
+    def target_counts(self) -> NDArray[np.int32]: ...
+    def __getitem__(self, row: int, /) -> tuple[NDArray[np.int32], NDArray[np.bool_]]: ...
+
+
 class Examples:
     """A mix: rows of several stores under one numbering, in the order given. A row named twice is two examples."""
 
-    def __init__(self, parts: Sequence[tuple[TokenStore, Numbers]]) -> None:
+    def __init__(self, parts: Sequence[tuple[Rows, Numbers]]) -> None:
         self._stores = [store for store, _ in parts]
         self._rows: Numbers = _joined([rows for _, rows in parts])
         self._ends = list(itertools.accumulate(len(rows) for _, rows in parts))

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from babeltune.data import preparing
+from babeltune.data import contamination, preparing
 from babeltune.data.mixing import Taken
 from babeltune.data.preparing import Stream, Writing
 from babeltune.data.store import TokenStore
@@ -39,7 +39,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class MixText:
-    """What a mix says. A conversation or document is read whole when any of its rows is taken, as often as its rows are repeated."""
+    """What a mix says. A conversation or document is read whole when any of its rows is taken, as often as that one is repeated."""
 
     ledger: MixLedger
     _parts: tuple[tuple[Stream, NDArray[np.int64], NDArray[np.bool_]], ...]
@@ -53,14 +53,11 @@ class MixText:
                     yield line
 
     def samples(self, most: int) -> list[Sample]:
-        """At most so many lines of each language, chosen by their content alone, from the best group that there is."""
+        """At most so many lines of each language and group, chosen by their content alone; of a language the best group first."""
         found: dict[tuple[str, int], _Smallest] = {}
         for line, language, group, _ in self._lines():
             found.setdefault((language, group), _Smallest(most)).see(line)
-        best: dict[str, int] = {}
-        for language, group in sorted(found):
-            best.setdefault(language, group)
-        return [Sample(language, found[language, group].lines(), GROUPS[group]) for language, group in best.items()]
+        return [Sample(language, found[language, group].lines(), GROUPS[group]) for language, group in sorted(found)]
 
     def _lines(self) -> Iterator[tuple[str, str, int, int]]:
         """Each line with its language, its group, and how often the mix takes it."""
@@ -71,10 +68,10 @@ class MixText:
                         yield line, item.language, group, int(times[place])
 
 
-def read(config: RunConfig, way: Writing, cache: Path) -> MixText:
+def read(config: RunConfig, way: Writing, cache: Path, apart: contamination.Index | None = None) -> MixText:
     """The text of a run's mix. Raises DataError as `preparing.prepare` does."""
-    mixed = preparing.prepare(config, way, cache)
-    streams = preparing.cleaned(config, way, cache).of
+    mixed = preparing.prepare(config, way, cache, apart)
+    streams = preparing.cleaned(config, way, cache, apart).of
     parts = tuple((streams[taken.source], *_places(store, taken)) for store, taken in mixed.parts)
     return MixText(mixed.ledger, parts)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from babeltune.data import filters, formats, sources, store, templates
+from babeltune.data import contamination, filters, formats, sources, store, templates
 from babeltune.data.cleaning import naming, pipeline
 from babeltune.data.cleaning.kinds import Outcome
 from babeltune.data.mixing import Pool, Taken, mix
@@ -63,12 +63,14 @@ def writing(config: RunConfig, tokenizer: Any) -> Writing:
     return Writing(encoder, template, Marks(bos=bos, eos=tokenizer.eos_token), identity, tokenizer)
 
 
-def prepare(config: RunConfig, way: Writing, cache: Path) -> Mixed:
+def prepare(config: RunConfig, way: Writing, cache: Path, apart: contamination.Index | None = None) -> Mixed:
     """Clean and tokenise what is not there yet, draw the mix, and count what went in.
+
+    Rows that hold something of `apart` are dropped.
 
     Raises DataError for a source that is missing, has too many broken rows, or leaves nothing to train on.
     """
-    streams = cleaned(config, way, cache)
+    streams = cleaned(config, way, cache, apart)
     stores = {name: tokenise(streams.of[name], config, way, cache) for name in config.data.sources}
     pools = [_pool(name, found) for name, found in stores.items()]
     taken = mix(pools, config.data, config.seed)
@@ -98,7 +100,7 @@ class Streams:
     reports: tuple[StepReport, ...]
 
 
-def cleaned(config: RunConfig, way: Writing, cache: Path) -> Streams:
+def cleaned(config: RunConfig, way: Writing, cache: Path, apart: contamination.Index | None = None) -> Streams:
     """Each source through its own steps, then the whole mix through the run's. Steps that were taken before are not taken again."""
     reports: list[StepReport] = []
     of = {name: _uncleaned(source, config, cache) for name, source in config.data.sources.items()}
@@ -114,7 +116,30 @@ def cleaned(config: RunConfig, way: Writing, cache: Path) -> Streams:
         for name, stream in part.items():
             read = functools.partial(_kept, functools.partial(done.read, name))
             of[name] = Stream(stream.source, {**key, "source": name}, read)
+    if apart is not None:
+        of = {name: _apart(stream, apart) for name, stream in of.items()}
     return Streams(of, tuple(reports))
+
+
+def overlap(
+    config: RunConfig, way: Writing, cache: Path, index: contamination.Index, apart: contamination.Index | None = None
+) -> contamination.Report:
+    """What of the evaluation is in the mix. Of rows that are held out or were not drawn nothing is said."""
+    streams = cleaned(config, way, cache, apart).of
+    hits, counts = {}, {}
+    for found, part in prepare(config, way, cache, apart).parts:
+        stream = streams[part.source]
+        taken = np.unique(found.origins[found.pool[part.indices]])
+        all_hits = contamination.find(stream.read, index, stream.key, cache)
+        are_taken = np.isin([hit.number for hit in all_hits], taken)
+        hits[part.source] = [hit for hit, is_taken in zip(all_hits, are_taken, strict=True) if is_taken]
+        counts[part.source] = len(taken)
+    return contamination.report(hits, counts, index, config.data.contamination)
+
+
+def _apart(stream: Stream, index: contamination.Index) -> Stream:
+    key = {**stream.key, "apart": index.key}
+    return Stream(stream.source, key, functools.partial(contamination.without, stream.read, index))
 
 
 def _together(of: Mapping[str, Stream], steps: Mapping[str, StepConfig]) -> list[dict[str, Stream]]:

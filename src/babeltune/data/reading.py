@@ -235,13 +235,28 @@ def _open(path: Path, encoding: str) -> BinaryIO:
     """The file's bytes, decompressed."""
     stream = _try(str(path), lambda: _decompressed(path))
     try:
-        start = _try(f"{path}:1", lambda: stream.peek(2)[:2])
-        if encoding == "utf-8" and start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        start = _try(f"{path}:1", lambda: stream.peek(2**13))
+        if encoding == "utf-8" and start[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
             _refuse_encoding(f"{path}:1", "the byte order mark of utf-16", encoding, None)
+        if not encoding.startswith("utf") and _is_utf8(start):
+            expected = f"text in {encoding}, as the source says"
+            raise DataError(problem(f"{path}:1", "text in utf-8", expected, "setting the source's `encoding` to utf-8"))
     except DataError:
         stream.close()
         raise
     return stream
+
+
+def _is_utf8(start: bytes) -> bool:
+    """Whether a file's beginning is utf-8 beyond doubt. Other encodings read it too, as other characters.
+
+    Two characters of GBK may pass for utf-8 by chance; sixteen bytes of any other encoding do not.
+    """
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(start)  # its last character may be cut
+    except UnicodeDecodeError:
+        return False
+    return len(text.encode()) - sum(map(str.isascii, text)) >= 16
 
 
 def _decompressed(path: Path) -> io.BufferedReader:

@@ -19,7 +19,7 @@ from babeltune.records import Segment
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-TOKENIZING_VERSION = 1
+TOKENIZING_VERSION = 2
 """Part of every store's key. Raise it when the same rows would give other tokens."""
 
 NO_ANSWER = "no answer within max_tokens"
@@ -174,14 +174,19 @@ def fit_conversation(segments: Sequence[Segment], ids: Sequence[Sequence[int]], 
 
 
 def fit_document(segments: Sequence[Segment], ids: Sequence[Sequence[int]], max_tokens: int) -> Fitted:
-    """Split a document into blocks of nearly equal length, at most `max_tokens` (3 or more). No token is lost."""
+    """Split a document into blocks of nearly equal length, at most `max_tokens` (2 or more).
+
+    A block begins with the last token of the one before, so that every token after the document's first is learned, once.
+    """
     whole = _row(segments, ids, sum(map(len, ids)))
-    num_blocks = max(1, -(-len(whole.ids) // max_tokens))
+    learned = np.arange(1, len(whole.ids) if max_tokens > 1 else 0)
     rows = []
-    for block, targets in zip(np.array_split(whole.ids, num_blocks), np.array_split(whole.targets, num_blocks), strict=True):
-        targets[:1] = False
+    for part in np.array_split(learned, -(-len(learned) // (max_tokens - 1))) if len(learned) else []:
+        block = slice(part[0] - 1, part[-1] + 1)
+        targets = whole.targets[block].copy()
+        targets[0] = False
         if targets.any():
-            rows.append(Tokens(block, targets))
+            rows.append(Tokens(whole.ids[block], targets))
     return Fitted(tuple(rows), "" if rows else NOTHING_TO_LEARN)
 
 

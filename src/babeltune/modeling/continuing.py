@@ -61,7 +61,7 @@ def with_pieces(parts: dict[str, Any], pieces: Iterable[str], merges: Iterable[I
 
 def size(parts: dict[str, Any]) -> int:
     """Ids of a tokenizer.json: one more than its last."""
-    return 1 + max(itertools.chain(parts["model"]["vocab"].values(), (token["id"] for token in parts["added_tokens"])))
+    return 1 + int(max(itertools.chain(parts["model"]["vocab"].values(), (token["id"] for token in parts["added_tokens"]))))
 
 
 def _missing_characters(parts: dict[str, Any], texts: Iterable[str], coverage: float) -> list[str]:

@@ -51,7 +51,9 @@ class Extended:
             (folder / MODEL_FILE).write_bytes(self.model_file)
 
 
-def extend(tokenizer: Any, text: MixText, samples: Sequence[Sample], stage: ExtendVocabularyStage, model: ModelConfig, seed: int) -> Extended:
+def extend(
+    tokenizer: Any, text: MixText, samples: Sequence[Sample], stage: ExtendVocabularyStage, model: ModelConfig, seed: int
+) -> Extended:
     """The tokenizer with pieces learned from the text, or those of `stage.pieces`. What it had keeps its ids.
 
     Raises ModelError for a tokenizer that cannot grow, and when the grown one would not give the samples back, or writes them
@@ -104,7 +106,7 @@ def _by_sentencepiece(
     model: ModelConfig,
     seed: int,
 ) -> Extended:
-    base = sentencepieces.read(_model_file(tokenizer, model))
+    base = sentencepieces.of_pairs(_model_file(tokenizer, model))
     normalizer = base.normalizer_spec.name if base.normalizer_spec.name in NORMALIZERS else "identity"
     if stage.pieces is None:
         texts = drawn(text.learned_from, stage.max_lines, seed)
@@ -199,7 +201,9 @@ def _lost(tokenizer: Any, lines: Sequence[str]) -> set[int]:
     return {place for place, (one, two) in enumerate(zip(lines, back, strict=True)) if one != two}
 
 
-def _check_agreement(tokenizer: Any, base: Any, grown: Any, merged: Any, samples: Sequence[Sample], stage: ExtendVocabularyStage) -> None:
+def _check_agreement(
+    tokenizer: Any, base: Any, grown: Any, merged: Any, samples: Sequence[Sample], stage: ExtendVocabularyStage
+) -> None:
     """Refuse scores for which the fast tokenizer, which trains, and SentencePiece, which others may serve with, part ways.
 
     Where the base's two differ already is left out of the count.
@@ -222,7 +226,9 @@ def literal(tokenizer: Any) -> Any:
     """A tokenizer's backend to which `</s>` is four letters."""
     from tokenizers import Tokenizer
 
-    backend = Tokenizer.from_str(json.dumps(json.loads(tokenizer.backend_tokenizer.to_str()) | {"truncation": None, "padding": None}))
+    backend = Tokenizer.from_str(
+        json.dumps(json.loads(tokenizer.backend_tokenizer.to_str()) | {"truncation": None, "padding": None})
+    )
     backend.encode_special_tokens = True
     return backend
 
@@ -232,8 +238,10 @@ def measure(tokenizer: Any, grown: Extended, samples: Sequence[Sample]) -> dict[
 
     Both are over all lines of a language: tokens / lines and characters / tokens (arXiv:2304.07854, section 5, has the first).
     """
-    by_language = {}
+    by_language: dict[str, Any] = {}
     for sample in samples:
+        if sample.language in by_language:
+            continue  # on better lines
         before, after = (_tokens(one, sample.lines) for one in (tokenizer, grown.tokenizer))
         characters = sum(map(len, sample.lines))
         by_language[sample.language] = {
@@ -244,7 +252,8 @@ def measure(tokenizer: Any, grown: Extended, samples: Sequence[Sample]) -> dict[
         }
     counts = {key: getattr(grown, key) for key in ("learned", "overlapping", "added", "old_size", "size", "note")}
     for language, found in by_language.items():
-        log.info("%s: %s → %s tokens a line, %s", language, *found["tokens_per_line"], found["measured_on"])
+        before, after = found["tokens_per_line"]
+        log.info("%s: %s → %s tokens a line, %s", language, before, after, found["measured_on"])
     return counts | {"languages": by_language}
 
 

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from babeltune.errors import ModelError, problem
-from babeltune.options import Accelerator, ModelConfig, Precision, RunConfig
+from babeltune.options import Accelerator, ExtendVocabularyStage, ModelConfig, Precision, RunConfig
 from babeltune.results import publish_folder
 
 
@@ -20,7 +20,7 @@ def load_tokenizer(model: ModelConfig, parent: Path | None) -> Any:
 
     Raises ModelError when there is none, or only a slow one.
     """
-    place = _place(model, parent) if model.tokenizer is None else _absolute(model.tokenizer)
+    place = _tokenizer_place(model, parent) if model.tokenizer is None else _absolute(model.tokenizer)
     try:
         tokenizer = AutoTokenizer.from_pretrained(place, revision=_revision(model, place), trust_remote_code=False)
         if not tokenizer.encode("a", add_special_tokens=False):
@@ -38,15 +38,16 @@ def load_tokenizer(model: ModelConfig, parent: Path | None) -> Any:
     return tokenizer
 
 
-def load_base(config: RunConfig, parent: Path | None, vocabulary: int) -> Any:
+def load_base(config: RunConfig, parent: Path | None, vocabulary: int, *, as_saved: bool = False) -> Any:
     """The base model on its device's side of loading: right weights, right precision, nothing trainable decided yet.
 
-    `vocabulary` is the tokenizer's size, for a fresh model. Raises ModelError when weights are missing or are not safetensors.
+    `vocabulary` is the tokenizer's size, for a fresh model. `as_saved` leaves weights in the format of their files, whatever the
+    precision of the cell. Raises ModelError when weights are missing or are not safetensors.
     """
     model = config.model
     if model.fresh is not None:
         return fresh_model(model.fresh, vocabulary, config.seed)
-    base = load_folder(_place(model, parent), config)
+    base = load_folder(_place(model, parent), config, as_saved=as_saved)
     rows = len(base.get_input_embeddings().weight)
     if rows < vocabulary:
         got, expected = f"{vocabulary:,} tokens for a model of {rows:,}", "a tokenizer that fits the model"
@@ -59,11 +60,12 @@ def load_trained(config: RunConfig, folder: Path) -> Any:
     return load_folder(str(folder / "model"), config)
 
 
-def load_folder(place: str, config: RunConfig) -> Any:
+def load_folder(place: str, config: RunConfig, *, as_saved: bool = False) -> Any:
     """The model in a folder, or of a hub id, in the precision of a cell. Raises ModelError as `load_base` does."""
     model = config.model
-    settings: dict[str, Any] = {"dtype": weight_dtype(config), "trust_remote_code": False, "use_safetensors": True}
-    if (quantisation := _quantisation(config)) is not None:
+    dtype = "auto" if as_saved else weight_dtype(config)
+    settings: dict[str, Any] = {"dtype": dtype, "trust_remote_code": False, "use_safetensors": True}
+    if not as_saved and (quantisation := _quantisation(config)) is not None:
         hush_bitsandbytes()
         settings |= {"quantization_config": quantisation, "device_map": {"": _device(config)}}
     try:
@@ -117,7 +119,8 @@ def fresh_model(keys: dict[str, Any], vocabulary: int, seed: int) -> Any:
 
 def weight_dtype(config: RunConfig) -> torch.dtype:
     """Frozen weights may be bfloat16; weights that are trained stay float32, or small updates would be rounded away."""
-    frozen = config.adapter.kind not in ("none", "embeddings") or not config.data.sources
+    trained = bool(config.data.sources) and not isinstance(config.stage, ExtendVocabularyStage)
+    frozen = config.adapter.kind not in ("none", "embeddings") or not trained
     return torch.bfloat16 if config.precision.kind is Precision.bf16 and frozen else torch.float32
 
 
@@ -155,6 +158,13 @@ def _place(model: ModelConfig, parent: Path | None) -> str:
         got = f"{model.path} without config.json"
         raise ModelError(problem("model.path", got, "a folder of a transformers model", "model.path=FOLDER"))
     return place
+
+
+def _tokenizer_place(model: ModelConfig, parent: Path | None) -> str:
+    """A cell's tokenizer lies beside its adapter too, and is wanted before the two are merged."""
+    if parent is not None and not (parent / "model").is_dir() and (parent / "adapter").is_dir():
+        return str((parent / "adapter").resolve())
+    return _place(model, parent)
 
 
 def _absolute(place: str) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 import yaml
 from torch import Tensor
+from transformers import AutoTokenizer
 
 from babeltune import config as configs
 from babeltune.errors import BabelTuneError, ModelError, problem
@@ -54,8 +55,9 @@ def make_whole(cell: Path, trainer: TrainerConfig) -> None:
     """Write a trained cell's `model/` if there is none yet: base and adapter merged, with the tokenizer; and `merged.json`.
 
     The base is the one that the adapter was trained on, number for number: rounded to bfloat16 or quantised where it was, then
-    brought to float32. Processes that ask at the same time wait for the first. Raises ModelError when the cell has not been
-    trained, its base is gone, or the merged model says something else than the cell does.
+    brought to float32. What passes between the layers is rounded no more, which for an 8-bit base makes another model: it is
+    compared with the cell's own. Processes that ask at the same time wait for the first. Raises ModelError when the cell has not
+    been trained, its base is gone, or the merged model says something else than the cell does.
     """
     target = cell / "model"
     if target.is_dir():
@@ -67,7 +69,7 @@ def make_whole(cell: Path, trainer: TrainerConfig) -> None:
         if target.is_dir():
             return
         merged, drift = _merged(cell, replace(_config(cell), trainer=trainer))
-        tokenizer = loading.AutoTokenizer.from_pretrained(str(cell / "adapter"))
+        tokenizer = AutoTokenizer.from_pretrained(str(cell / "adapter"))
         write_json(cell / "merged.json", {name: getattr(drift, name) for name in Drift.__slots__})
         publish_folder(lambda place: (merged.save_pretrained(place), tokenizer.save_pretrained(place)), target)
         told = f"{drift.agreement:.2%} of tokens, {drift.divergence:.2g} nats apart"
@@ -92,7 +94,7 @@ def _merged(cell: Path, config: RunConfig) -> tuple[Any, Drift]:
                 str(cell),
                 f"a merged model that agrees with base and adapter apart on {drift.agreement:.1%} of tokens",
                 f"at least {LEAST_AGREEMENT:.0%}",
-                "precision=bf16 or fp32 in that cell",
+                "precision=fp32, bf16 or nf4 in that cell",
             )
         )
     return merged, drift
@@ -106,7 +108,7 @@ def measure(before: list[Tensor], after: list[Tensor]) -> Drift:
 
 
 def _probe(cell: Path) -> list[Tensor]:
-    tokenizer = loading.AutoTokenizer.from_pretrained(str(cell / "adapter"))
+    tokenizer = AutoTokenizer.from_pretrained(str(cell / "adapter"))
     return [torch.tensor([tokenizer.encode(text)]) for text in PROBE]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
@@ -58,7 +59,7 @@ def linear_modules(model: nn.Module) -> Counter[str]:
 
 
 def check_targets(model: nn.Module, targets: list[str], name: str) -> None:
-    """Every target must be there. peft itself trains those it finds and says nothing of the rest."""
+    """Every target must be there, and in each layer if it is in one. peft trains what it finds and says nothing of the rest."""
     there = linear_modules(model)
     missing = [target for target in targets if target not in there]
     if missing or not targets:
@@ -72,3 +73,22 @@ def check_targets(model: nn.Module, targets: list[str], name: str) -> None:
                 f"adapter.targets=[{nearest(missing[0], there, 1) if missing else next(iter(there), '')}]",
             )
         )
+    layers = _layers(model)
+    everywhere = set().union(*layers.values())
+    for target in targets:
+        lacking = sorted(everywhere - layers[target]) if layers[target] else []
+        if lacking:
+            whole = [module for module, found in layers.items() if found == everywhere]
+            got = f"{target!r}, which {len(lacking)} of {len(everywhere)} layers do not have (the first is {lacking[0]})"
+            expected = f"linear modules of every layer of {name} ({', '.join(whole)})"
+            left = [one for one in targets if one in whole] or whole[:1]
+            raise ConfigError(problem("adapter.targets", got, expected, f"adapter.targets=[{','.join(left)}]"))
+
+
+def _layers(model: nn.Module) -> dict[str, set[int]]:
+    """The numbers of the layers that have a linear module, by its last name; none for what is outside the layers."""
+    found: dict[str, set[int]] = {}
+    for name in linears(model):
+        layer = re.search(r"\.(\d+)\.", name)
+        found.setdefault(name.rsplit(".", 1)[-1], set()).update({int(layer[1])} if layer else ())
+    return found

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from babeltune.errors import ConfigError, ModelError, problem
 from babeltune.options import Scores
 
@@ -63,14 +65,21 @@ def learn(texts: Iterable[str], size: int, coverage: float, normalizer: str) -> 
 
 
 def read(path: Path) -> Any:
-    """The ModelProto in a file. Raises ModelError when there is none, or one of another kind."""
+    """The ModelProto in a file. Raises ModelError when there is none."""
     try:
-        proto = _parsed(path.read_bytes(), str(path))
+        return _parsed(path.read_bytes(), str(path))
     except OSError as error:
-        raise ModelError(problem(str(path), error.strerror or error, "a SentencePiece model", "the path of a .model file")) from error
+        raise ModelError(
+            problem(str(path), error.strerror or error, "a SentencePiece model", "the path of a .model file")
+        ) from error
+
+
+def of_pairs(path: Path) -> Any:
+    """`read`, and a ModelError for a model that does not merge pairs: only those can be told what to merge last."""
+    proto = read(path)
     if proto.trainer_spec.model_type != BPE:
         got = "a unigram model" if proto.trainer_spec.model_type == 1 else "a model of words or characters"
-        raise ModelError(problem(str(path), got, "a SentencePiece model of byte pairs", "model_type=bpe when it is trained"))
+        raise ModelError(problem(str(path), got, "a SentencePiece model of byte pairs", "another base"))
     return proto
 
 
@@ -103,10 +112,10 @@ def append(base: Any, other: Any, scores: Scores, added: Sequence[tuple[str, boo
         proto.pieces.add(piece=name, score=0.0, type=CONTROL if is_special else USER_DEFINED)
     there = {piece.piece for piece in proto.pieces}
     new = [piece for piece in other.pieces if piece.type == NORMAL and piece.piece not in there]
-    for place, piece in enumerate(new):
+    for piece in new:
         match scores:
             case Scores.falling:
-                score = lowest - 1 - place
+                score = lowest = _below(lowest)
             case Scores.keep:
                 score = piece.score
             case Scores.zero:
@@ -115,6 +124,11 @@ def append(base: Any, other: Any, scores: Scores, added: Sequence[tuple[str, boo
     proto.trainer_spec.vocab_size = len(proto.pieces)
     names = tuple(piece.piece for piece in new)
     return Merged(proto, names, learned=len(other.pieces), overlapping=len(other.pieces) - len(names))
+
+
+def _below(score: float) -> float:
+    """One less, and less as a float32 too, which is what the file keeps: some pieces of Llama's are worth -10⁹."""
+    return min(score - 1, float(np.nextafter(np.float32(score), np.float32(-np.inf))))
 
 
 def merges(proto: Any) -> list[list[str]]:

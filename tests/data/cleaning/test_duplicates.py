@@ -25,7 +25,13 @@ def test_the_first_of_the_same_stays_and_the_others_say_whose_they_are(tmp_path:
 
 @pytest.mark.parametrize(
     ("one", "other"),
-    [("ＡＢＣ１２", "abc12"), ("你好， 世界", "你好，世界"), ("Chào bạn\n", "CHÀO\u3000BẠN"), ("e\u0302\u0301", "\u1ebf"), ("Straße", "STRASSE")],
+    [
+        ("ＡＢＣ１２", "abc12"),
+        ("你好， 世界", "你好，世界"),
+        ("Chào bạn\n", "CHÀO\u3000BẠN"),
+        ("e\u0302\u0301", "\u1ebf"),
+        ("Straße", "STRASSE"),
+    ],
 )
 def test_width_case_white_space_and_how_a_letter_is_composed_do_not_count(one: str, other: str, tmp_path: Path) -> None:
     assert letters(one) == letters(other)

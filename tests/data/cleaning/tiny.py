@@ -73,7 +73,7 @@ def enlarged(model: Any) -> Any:
 def encoder(folder: Path) -> Path:
     """A BERT that knows no order: texts of the same tokens have the same embedding."""
     torch.manual_seed(0)
-    config = BertConfig(vocab_size=tiny.VOCABULARY, max_position_embeddings=64, **SMALL)
+    config = BertConfig(vocab_size=tiny.VOCABULARY, max_position_embeddings=128, **SMALL)
     model = enlarged(BertModel(config, add_pooling_layer=False))
     with torch.no_grad():
         model.embeddings.position_embeddings.weight.zero_()

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
+from babeltune.data.cleaning.duplicates import first_of_each
 from babeltune.data.cleaning.kinds import Corpus, CorpusStep, Outcome, Place, RowStep, dropped
 from babeltune.data.cleaning.texts import rewritten, said, stretches
 from babeltune.records import Conversation, Message
@@ -68,22 +69,24 @@ def _without_buttons(text: str) -> str:
 
 
 def turns(step: TurnsStep, place: Place) -> CorpusStep:
-    """Each conversation by itself, then the first of those that begin with the same question and answer. 8 bytes a row.
+    """Each conversation by itself, then the first of those that begin with the same question and answer.
 
-    The rows are gone through twice: the first pass keeps a digest of 64 bits of each, so that two of ten million different
-    beginnings are taken for one with a chance of 3 in a million.
+    The rows are gone through twice; a digest of 128 bits of each is all that is remembered.
     """
     judge = _judge(step)
 
     def clean(corpus: Corpus) -> Iterator[Outcome]:
         total = len(corpus)
-        digests = np.fromiter((_beginning(judge(row)) for row in corpus), np.uint64, total)
-        is_first = _firsts(digests)
+        digests = np.zeros((total, 2), np.uint64)
         for number, row in enumerate(corpus):
-            outcome = judge(row)
-            if isinstance(outcome, Conversation) and not is_first[number]:
-                outcome = dropped(row, "same beginning")
-            yield outcome
+            digests[number] = _beginning(judge(row))
+        twins = first_of_each(digests)
+        places = {int(twin): "" for twin in np.unique(twins[twins >= 0])}
+        for number, row in enumerate(corpus):
+            if number in places:
+                places[number] = row.place
+            twin = int(twins[number])
+            yield judge(row) if twin < 0 else dropped(row, "same beginning", f"as {places[twin]}")
             if number % 1000 == 999:
                 place.progress(number + 1, total)
 
@@ -96,9 +99,9 @@ def _judge(step: TurnsStep) -> Callable[[Conversation], Outcome]:
     digits = re.compile(rf"(\d)\1{{{step.repeated_digits - 1}}}") if step.repeated_digits else None
 
     def judge(row: Conversation) -> Outcome:
-        head, rest = _apart(row.messages)
         if [message.role for message in row.messages] == ["text"]:
             return row
+        head, rest = _apart(row.messages)
         rest = _trimmed(rest)
         if len(rest) <= 1:
             return dropped(row, "one turn or none")
@@ -143,20 +146,12 @@ def _up_to_empty(messages: tuple[Message, ...]) -> tuple[Message, ...]:
     return messages[: stop // 2 * 2]
 
 
-def _beginning(outcome: Outcome) -> int:
-    """64 bits of the first question and the first answer; 0 of what is dropped already."""
-    if not isinstance(outcome, Conversation):
-        return 0
-    first = [said(message) for message in outcome.messages if message.role != "system"][:2]
-    digest = hashlib.blake2b(digest_size=8)
-    for text in first:
+def _beginning(outcome: Outcome) -> NDArray[np.uint64]:
+    """Two words of the first question and the first answer; zeros of what is dropped already and of a document."""
+    if not isinstance(outcome, Conversation) or outcome.messages[0].role == "text":
+        return np.zeros(2, np.uint64)
+    digest = hashlib.blake2b(digest_size=16)
+    for text in [said(message) for message in outcome.messages if message.role != "system"][:2]:
         data = text.encode("utf-8", "surrogatepass")
         digest.update(len(data).to_bytes(8, "big") + data)
-    return int.from_bytes(digest.digest(), "big") or 1
-
-
-def _firsts(digests: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
-    """Whether a row is the first with its digest."""
-    is_first = np.zeros(len(digests), np.bool_)
-    is_first[np.unique(digests, return_index=True)[1]] = True
-    return is_first
+    return np.frombuffer(digest.digest(), np.uint64)

@@ -79,7 +79,8 @@ KANA_SHARE = 0.2
 CHARACTERS_A_WORD = 1.5
 """Chinese and Japanese characters that count as much as a word of a language with spaces."""
 
-_VI_LETTERS = frozenset("ăđơưạảấầẩẫậắằẳẵặẹẻẽếềểễệỉịọỏốồổỗộớờởỡợụủứừửữựỳỵỷỹ")
+_VI_LETTERS = frozenset("đơưạảấầẩẫậắằẳẵặẻếềểễệỉỏốồổỗộớờởỡợủứừửữựỳỵỷ")
+"""Those that Romanian, Yoruba and Guarani do not write."""
 _VI_WORDS = _set(
     "khong nguoi nhung duoc nhieu trong hoac viec cung thuong nghia phai nuoc thoi biet thich giup cua cac voi mot cho ban nay "
     "tren cach lam nhat nhu hay den khi la co the toi tu de cau"
@@ -172,7 +173,7 @@ def _scripts(text: str) -> tuple[dict[str, float], dict[str, list[str]]]:
 def _spoken(words: list[str], detect: Detect) -> tuple[str, float]:
     """What words leave no doubt about, at once; else what lingua says."""
     lower = [word.lower() for word in words]
-    if sum(not _VI_LETTERS.isdisjoint(word) for word in lower) >= max(2, 0.25 * len(lower)):
+    if sum(not _VI_LETTERS.isdisjoint(word) for word in lower) >= max(2, 0.2 * len(lower)):
         return "vi", 1.0
     if _says(lower, _VI_WORDS) and sum(_VI_SYLLABLE.fullmatch(word) is not None for word in lower) >= 0.85 * len(lower):
         return "vi", 1.0

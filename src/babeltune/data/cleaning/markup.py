@@ -34,7 +34,7 @@ _INLINE = (
 )
 _BLOCK = re.compile("|".join(_BLOCKS), re.DOTALL | re.MULTILINE)
 _KEPT = re.compile("|".join(_INLINE))
-_LEAD = re.compile(r"(?:[ \t]*(?:[-*+•]|#{1,6}|>+|\(?\d{1,3}[.)]|\d{1,3}、|\|)(?=\s|、)[、 \t]*)*\s*")
+_LEAD = re.compile(r"(?:\s*(?:(?:[-*+•]|#{1,6}|>+|\(?\d{1,3}[.)]|\|)(?=\s)|\d{1,3}、))*\s*")
 """What a line may begin with that is no part of its first sentence: a bullet, a number, a heading's marks."""
 _BOUNDARIES = (
     re.compile(r"\n[ \t]*\n\s*"),
@@ -171,11 +171,11 @@ def _split(text: str, boundary: re.Pattern[str]) -> list[str]:
 
 def _fitting(text: str, fits: Fits, level: int = 0) -> list[str]:
     """The text in few runs that fit, cut at the best boundaries that do. A kept part that does not fit is a run of its own."""
-    if fits(text) or level == len(_BOUNDARIES):
+    if fits(text.strip()) or level == len(_BOUNDARIES):
         return [text]
     runs: list[str] = []
     for part in _split(text, _BOUNDARIES[level]):
-        if runs and fits(runs[-1] + part):
+        if runs and fits((runs[-1] + part).strip()):
             runs[-1] += part
         else:
             runs += _fitting(part, fits, level + 1)

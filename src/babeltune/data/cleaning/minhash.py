@@ -48,7 +48,7 @@ def bands_for(threshold: float, permutations: int) -> Bands:
 
 
 def grams(text: str, characters: int) -> frozenset[str]:
-    """What is compared: the n-grams of a text; of one shorter than four n-grams the whole, so that nothing is like it but itself."""
+    """What is compared: the n-grams of a text; of one shorter than four n-grams the whole, which is like nothing but itself."""
     if len(text) < 4 * characters:
         return frozenset([text])
     return frozenset(text[start : start + characters] for start in range(len(text) - characters + 1))
@@ -102,7 +102,7 @@ def _hashed(texts: Sequence[str], characters: int) -> tuple[Words, NDArray[np.in
     ends = np.cumsum(lengths)
     begins = ends - lengths
     is_short = lengths < 4 * characters
-    for number in np.flatnonzero(is_short):
+    for number in np.flatnonzero(is_short).tolist():
         whole = hashlib.blake2b(texts[number].encode("utf-8", "surrogatepass"), digest_size=4).digest()
         hashes[begins[number]] = int.from_bytes(whole, "little")
     counts = np.where(is_short, 1, lengths - characters + 1)

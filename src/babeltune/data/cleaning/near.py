@@ -189,7 +189,9 @@ class _Judge:
     def __init__(self, disk: _Disk, step: NearStep) -> None:
         total = len(disk.offsets) - 1
         shape = (total, step.permutations)
-        self._signatures = np.asarray(np.memmap(disk.signatures, np.uint8, "r", shape=shape)) if total else np.empty(shape, np.uint8)
+        self._signatures = (
+            np.asarray(np.memmap(disk.signatures, np.uint8, "r", shape=shape)) if total else np.empty(shape, np.uint8)
+        )
         self._step, self._bands = step, disk.bands
         self._likely = step.threshold - minhash.slack(step.threshold, step.permutations)
         self._grams = functools.lru_cache(REMEMBERED)(lambda number: minhash.grams(disk.text(number), step.characters))

@@ -1,4 +1,4 @@
-"""A model from a folder or the hub, and texts through it in batches that do not change what comes out."""
+"""A model from a folder or the hub, and texts through it in batches that do not change what comes out. Loads torch when asked."""
 
 # B texts of a batch, T tokens
 
@@ -8,22 +8,22 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
-
-import torch
-from safetensors import SafetensorError
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from babeltune.data import sources
 from babeltune.data.cleaning.kinds import Place
 from babeltune.errors import ConfigError, ModelError, problem
 from babeltune.steps import StepConfig
 
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
 T = TypeVar("T")
 
 WINDOW_BATCHES = 32
 """Texts of so many batches are sorted by length at a time."""
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+DTYPES = ("float32", "bfloat16")
 _MODEL_FILES = {".json", ".safetensors", ".model", ".txt", ".jinja", ".spm"}
 
 
@@ -104,14 +104,16 @@ def load(asked: Named, class_name: str, unused: tuple[str, ...] = ()) -> Loaded:
 
     Raises ModelError when there is no such model, or one without some of its weights.
     """
+    import torch
     import transformers
+    from safetensors import SafetensorError
 
     folder = Path(asked.path).expanduser()
     path = str(folder) if folder.is_dir() else asked.path
     about = {"revision": None if folder.is_dir() else asked.revision, "trust_remote_code": False}
     try:
         model, info = getattr(transformers, class_name).from_pretrained(
-            path, **about, dtype=DTYPES[asked.dtype], use_safetensors=True, output_loading_info=True
+            path, **about, dtype=getattr(torch, asked.dtype), use_safetensors=True, output_loading_info=True
         )
         tokenizer = transformers.AutoTokenizer.from_pretrained(path, **about)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError) as error:
@@ -140,6 +142,8 @@ def in_batches(rows: Sequence[Sequence[int]], batch: int, run: Callable[[list[Se
 
 def by_length(rows: Sequence[Sequence[int]], batch: int, run: Callable[[list[Sequence[int]]], list[T]]) -> Iterator[tuple[int, T]]:
     """The rows' numbers with what `run` makes of them, batch by batch: it is given rows of like length, longest first."""
+    import torch
+
     order = sorted(range(len(rows)), key=lambda number: -len(rows[number]))
     for start in range(0, len(order), batch):
         numbers = order[start : start + batch]
@@ -150,6 +154,8 @@ def by_length(rows: Sequence[Sequence[int]], batch: int, run: Callable[[list[Seq
 
 def padded(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """ids_BT and mask_BT, filled at the right: positions start at 0 whatever stands beside a row."""
+    import torch
+
     width = max(map(len, rows))
     ids_BT = torch.tensor([[*row, *[pad] * (width - len(row))] for row in rows], device=device)
     mask_BT = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=device)

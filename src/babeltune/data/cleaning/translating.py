@@ -90,7 +90,7 @@ class _Work:
         self._translator, self._cache, self._same_letters, self._counts = made, cache, same_letters, counts
         self._known: dict[str, Answer | Failed] = {}
         self._wanted: dict[str, tuple[str, bool]] = {}
-        """Key to a masked text, and whether it is cut as small as can be."""
+        """Key to a masked text, and whether an answer that is remembered has been found to be no good."""
         self._asked: set[str] = set()
 
     def texts(self, texts: set[str]) -> dict[str, str | Failed]:
@@ -126,14 +126,18 @@ class _Work:
         masked = mask(text)
         one = key(self._translator.identity, masked.text)
         answer = self._known.get(one)
-        if answer is None or (is_last and isinstance(answer, Answer) and not answer.is_whole and one not in self._asked):
-            self._wanted[one] = (text if is_whole else masked.text, is_last)
+        asked_for = text if is_whole else masked.text
+        if answer is None:
+            self._wanted[one] = (asked_for, False)
             return None
         if isinstance(answer, Failed):
             return answer
         restored = (answer.text if is_whole else masked.restored(answer.text)) if answer.is_whole else None
         if restored is not None:
             return restored
+        if is_last and one not in self._asked:
+            self._wanted[one] = (asked_for, True)
+            return None
         if is_last:
             return Failed("cut at the most tokens" if not answer.is_whole else "its lines did not come back")
         return self._put_together(text, level + 1)
@@ -143,10 +147,9 @@ class _Work:
         is_kept = self._translator.is_kept
         found = self._cache.get(self._wanted) if is_kept else {}
         missing = {}
-        for one, (text, is_last) in self._wanted.items():
-            value = found.get(one)
-            if value is not None and (value["is_whole"] or not is_last):
-                self._known[one] = Answer(**value)
+        for one, (text, is_no_good) in self._wanted.items():
+            if one in found and not is_no_good:
+                self._known[one] = Answer(**found[one])
             else:
                 missing[one] = text
         for one, answer in self._translator.ask(missing):

@@ -114,9 +114,10 @@ class Seq2Seq(_Closes):
     @cached_property
     def _first_id(self) -> int | None:
         """The token that an answer begins with, for models that are told the language so."""
-        if not self._step.target_code or _is_prefix(self._step.target_code):
+        if not self._step.target_code:
             return None
-        return _language_id(self._tokenizer, self._step.target_code, self._step, "target_code")
+        number = _language_id(self._tokenizer, self._step.target_code, self._step, "target_code")
+        return None if _is_prefix(self._step.target_code) else number
 
     def fits(self, text: str) -> bool:
         return len(text) <= self._step.max_tokens // 4 or len(self._encode(text)) <= self._step.max_tokens
@@ -144,7 +145,7 @@ class Seq2Seq(_Closes):
         ends = set(ends if isinstance(ends, list) else [ends])
         answers: list[Answer | Failed] = []
         for ids in written_BT[:, 1:].tolist():  # the first is the decoder's start, which may be the end mark as well
-            text = self._tokenizer.decode(ids, skip_special_tokens=True).strip()
+            text = self._tokenizer.decode(ids[ids[0] == self._first_id :], skip_special_tokens=True).strip()
             answers.append(Answer(text, is_whole=not ends.isdisjoint(ids)) if text else Failed("an empty answer"))
         return answers
 
@@ -174,9 +175,12 @@ def _is_prefix(code: str) -> bool:
 
 
 def _language_id(tokenizer: Any, code: str, step: TranslateStep, name: str) -> int:
-    """The token of a language: `vie_Latn` for NLLB, `vi` for M2M, `vi_VN` for mBART."""
-    vocabulary = tokenizer.get_vocab()
-    number = next((vocabulary[form] for form in (code, f"__{code}__") if form in vocabulary), None)
+    """The token of a language: `vie_Latn` for NLLB, `vi` for M2M, `vi_VN` for mBART. The letters `vi` are a token too, of words."""
+    own = {code: tokenizer.get_lang_id(code)} if code in getattr(tokenizer, "lang_code_to_token", {}) else {}
+    known = {**tokenizer.get_added_vocab(), **own}
+    if _is_prefix(code):
+        known = tokenizer.get_vocab()
+    number = known.get(code, known.get(f"__{code}__"))
     if number is None:
         where = option(step, name)
         raise ConfigError(problem(where, repr(code), f"a language of {step.model}", f"{where}=vie_Latn for NLLB, vi for M2M"))

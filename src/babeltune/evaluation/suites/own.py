@@ -1,11 +1,8 @@
-"""The items that cells are judged on. The same items for every cell of a comparison, and none of them trained on by any."""
+"""Suites that the product makes itself: questions of the toy world, and held-out rows of sources."""
 
 from __future__ import annotations
 
-import logging
-import re
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from babeltune.data import filters, sources, toyworld
@@ -13,41 +10,19 @@ from babeltune.data.preparing import conversations, heldout_fraction
 from babeltune.errors import EvalError, problem
 from babeltune.options import RunConfig, SourceConfig
 from babeltune.records import Conversation, Item, Message
-
-log = logging.getLogger(__name__)
-
-
-def items(config: RunConfig) -> list[Item]:
-    """The items of the configured suite, in a fixed order. Raises EvalError when there are none."""
-    match config.evaluation.kind:
-        case "none":
-            return []
-        case "toy":
-            found = [item for language in config.evaluation.languages for item in _toy(language, config.evaluation.max_items)]
-        case "heldout":
-            there = sources.present(config.evaluation.sources, Path(config.paths.data))
-            found = [item for source in there.values() for item in _heldout(source, config)]
-        case other:
-            raise EvalError(problem("evaluation.kind", repr(other), "toy, heldout or none", "evaluation=toy"))
-    if not found:
-        raise EvalError(
-            problem(
-                f"evaluation={config.evaluation.name}",
-                "no items",
-                "at least one",
-                "another suite or a larger data.heldout_fraction",
-            )
-        )
-    return [_asked(item, config.evaluation.prompt) for item in found]
+from babeltune.suites import ToySuite
 
 
-def _asked(item: Item, prompt: str) -> Item:
-    """The item with its question, and its input where the prompt has a place for it, put into `prompt`."""
-    *before, question = item.messages
-    words = {"question": question.text, "input": question.input}
-    text = re.sub(r"\{(question|input)\}", lambda place: words[place[1]], prompt)
-    message = replace(question, text=text, input="" if "{input}" in prompt else question.input)
-    return replace(item, messages=(*before, message))
+def toy(config: RunConfig) -> list[Item]:
+    """Generated questions, so many in each language."""
+    assert isinstance(config.evaluation, ToySuite)
+    return [item for language in config.evaluation.languages for item in _toy(language, config.evaluation.max_items)]
+
+
+def heldout(config: RunConfig) -> list[Item]:
+    """The held-out rows of those sources that can be had."""
+    there = sources.present(config.evaluation.sources, Path(config.paths.data))
+    return [item for source in there.values() for item in _heldout(source, config)]
 
 
 def _toy(language: str, count: int) -> Iterator[Item]:
@@ -85,8 +60,3 @@ def _first_turn(conversation: Conversation, number: int) -> Item | None:
     end = 2 if messages[0].role == "system" else 1
     name = f"{conversation.source}:{number:016x}"
     return Item(name, messages[:end], messages[end].text, conversation.source, conversation.language)
-
-
-def answered(item: Item) -> tuple[Message, ...]:
-    """An item with its reference as the answer, for measuring its loss."""
-    return (*item.messages, Message("assistant", item.reference))
