@@ -6,7 +6,7 @@ OUTPUTS ?= outputs
 PAPER_TABLES := $(sort $(notdir $(basename $(wildcard conf/paper/*.yaml))))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check bench tables $(PAPER_TABLES)
+.PHONY: help install demo test check check-recipes bench tables $(PAPER_TABLES)
 
 help: ## what there is
 	@grep -hE '^[a-z$$()A-Z_-]+:.*## ' $(MAKEFILE_LIST) | sed 's/$$(PAPER_TABLES)/belle-table2/' | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -31,6 +31,9 @@ demo: $(BIN)/.installed ## a small grid with known truths, offline: five mixes, 
 
 test: $(BIN)/.installed ## the whole test suite
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+check-recipes: $(BIN)/.installed ## every recipe of the papers for three steps of a small model, offline; five minutes
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.recipes
 
 check: $(BIN)/.installed ## ruff and mypy --strict
 	$(BIN)/ruff check .

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -139,7 +140,7 @@ def cell_of(config: RunConfig) -> Cell:
     template = name if name == "chat" else templates.digest(templates.choose(name))
     base, parent = _base(config)
     cleaning = naming.key(config.cleaning, cache)
-    pieces = _pieces(config, cache)
+    pieces = _pieces(config)
     against = {name: _digest(json.dumps(configs.dump(one)), root, cache) for name, one in config.data.contamination.against.items()}
     apart = identity.apart_parts(config, suite=asked, against=against)
     parts = identity.training_parts(config, data=data, cleaning=cleaning, template=template, base=base, pieces=pieces, apart=apart)
@@ -154,14 +155,14 @@ def cell_of(config: RunConfig) -> Cell:
     )
 
 
-def _pieces(config: RunConfig, cache: Path) -> str | None:
+def _pieces(config: RunConfig) -> str | None:
     """The digest of the file that a vocabulary is extended from, where one is given."""
     path = getattr(config.stage, "pieces", None)
     if path is None:
         return None
     if not Path(path).is_file():
         raise ModelError(problem("stage.pieces", f"{path}, which is no file", "a SentencePiece model", "stage.pieces=FILE.model"))
-    return sources.digest_files([Path(path)], cache / sources.DIGESTS)
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def _cleaned_digest(source: SourceConfig, root: Path, cache: Path) -> str:

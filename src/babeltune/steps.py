@@ -160,7 +160,7 @@ class PersonalStep(StepConfig):
 
 @dataclass(kw_only=True)
 class NumberingStep(StepConfig):
-    """`(1)`, `1)`, `1、` and `①` at the start of a line become `1.`."""
+    """`(1)`, `1)`, `1、` and `①` at the start of a line of an answer become `1.`."""
 
     kind: str = "numbering"
 

@@ -22,9 +22,10 @@ OTHER = "Viết một bài thơ ngắn về mùa thu ở thành phố quê hươ
 
 
 def rows(*questions: str) -> str:
+    answers = (f"Đây là câu trả lời số {number}." for number in range(len(questions)))
     return "".join(
-        json.dumps({"instruction": text, "input": "", "output": f"Đây là câu trả lời số {n}."}) + "\n"
-        for n, text in enumerate(questions)
+        json.dumps({"instruction": one, "output": two, "prompt": one, "response": two}) + "\n"
+        for one, two in zip(questions, answers, strict=True)
     )
 
 
@@ -40,7 +41,7 @@ def config(root: Path, *overrides: str) -> RunConfig:
 
 
 def way(run: RunConfig) -> preparing.Writing:
-    return preparing.writing(run, train_tokenizer([LEAK, OTHER], 300))
+    return preparing.writing(run, train_tokenizer([LEAK, OTHER] * 20, 600))
 
 
 def test_rows_that_hold_items_are_counted_and_named_and_trained_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

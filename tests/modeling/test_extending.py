@@ -162,7 +162,8 @@ def test_what_is_saved_loads_as_it_was_with_and_without_sentencepieces_file(base
     if grown.model_file is not None:
         (tmp_path / "saved" / "tokenizer.json").unlink()
         from_file = AutoTokenizer.from_pretrained(tmp_path / "saved")
-        assert [from_file.encode(text) for text in [*LINES, *ENGLISH]] == [loaded.encode(text) for text in [*LINES, *ENGLISH]]
+        for text in [*LINES, *ENGLISH]:
+            assert from_file.tokenize(text) == loaded.tokenize(text)
 
 
 def test_no_new_piece_of_a_byte_level_tokenizer_is_out_of_reach(tmp_path: Path) -> None:
@@ -299,7 +300,7 @@ def model(family: str, rows: int, dtype: torch.dtype = torch.float32) -> Any:
     kind, keys = FAMILIES[family]
     made = fresh_model(tiny.FAMILIES[kind] | keys, rows, seed=0)
     if family == "with a bias":
-        torch.nn.init.uniform_(made.lm_head.bias)
+        torch.nn.init.uniform_(made.lm_head.bias, generator=torch.Generator().manual_seed(0))
     return made.to(dtype)
 
 
@@ -353,26 +354,28 @@ def test_no_row_is_taken_from_a_base_with_more_rows_than_it_needs(tmp_path: Path
     assert torch.equal(lm.get_input_embeddings().weight[grown.size :], last)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_a_fresh_process_loads_the_same_logits_on_new_tokens(family: str, tmp_path: Path) -> None:
+def test_a_fresh_process_loads_the_same_logits_on_new_tokens(tmp_path: Path) -> None:
     tokenizer = byte_level(tmp_path)
     grown = grow(tokenizer)
-    lm = model(family, len(tokenizer)).eval()
-    resizing.resize(lm, tokenizer, grown, NewRows.random, seed=0)
-    lm.save_pretrained(tmp_path / "model")
-    grown.save(tmp_path / "model")
     ids = grown.tokenizer(CHINESE[0], return_tensors="pt").input_ids
     assert (ids >= grown.old_size).any()
-    with torch.no_grad():
-        torch.save(lm(input_ids=ids).logits, tmp_path / "logits.pt")
+    for family in FAMILIES:
+        lm = model(family, len(tokenizer)).eval()
+        resizing.resize(lm, tokenizer, grown, NewRows.random, seed=0)
+        lm.save_pretrained(tmp_path / family)
+        grown.save(tmp_path / family)
+        with torch.no_grad():
+            torch.save(lm(input_ids=ids).logits, tmp_path / family / "logits.pt")
     code = (
-        "import sys, torch; from transformers import AutoModelForCausalLM, AutoTokenizer; place, text = sys.argv[1:]\n"
-        "lm = AutoModelForCausalLM.from_pretrained(f'{place}/model'); tokenizer = AutoTokenizer.from_pretrained(f'{place}/model')\n"
-        "logits = lm(input_ids=tokenizer(text, return_tensors='pt').input_ids).logits\n"
-        "print(torch.equal(logits, torch.load(f'{place}/logits.pt')), len(tokenizer) == lm.config.vocab_size)"
+        "import sys, torch; from transformers import AutoModelForCausalLM, AutoTokenizer\n"
+        "for place in sys.argv[2:]:\n"
+        "    lm, tokenizer = AutoModelForCausalLM.from_pretrained(place), AutoTokenizer.from_pretrained(place)\n"
+        "    logits = lm(input_ids=tokenizer(sys.argv[1], return_tensors='pt').input_ids).logits\n"
+        "    print(torch.equal(logits, torch.load(f'{place}/logits.pt')), len(tokenizer) == lm.config.vocab_size)"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path), CHINESE[0]], capture_output=True, text=True)
-    assert done.stdout.split() == ["True", "True"], done.stderr
+    places = [str(tmp_path / family) for family in FAMILIES]
+    done = subprocess.run([sys.executable, "-c", code, CHINESE[0], *places], capture_output=True, text=True)
+    assert done.stdout.split() == ["True"] * 6, done.stderr
 
 
 def test_more_lines_than_there_are_are_all_of_them_and_fewer_are_drawn_without_keeping_them() -> None:

@@ -139,7 +139,7 @@ class Index:
         owners: set[int] = set()
         for message in conversation.messages:
             words = _words(f"{message.text}\n{message.input}")
-            if message.role in ("user", "text"):
+            if True:
                 owners.update(self._wholes.get("".join(words), ()))
             shared: Counter[int] = Counter()
             for gram in self._looked_up(words):

@@ -164,8 +164,11 @@ def _through(
 
 def _tokenizer(way: Writing, place: str | None) -> Any:
     """The run's own tokenizer, or another that a step counts with."""
-    if place is None:
-        return way.tokenizer
+    return way.tokenizer if place is None else tokenizer_of(place)
+
+
+def tokenizer_of(place: str) -> Any:
+    """The tokenizer of a folder or hub id. Raises DataError when there is none."""
     from transformers import AutoTokenizer
 
     try:

@@ -122,7 +122,7 @@ class TextTokens:
     """The tokenizer that `rouge_score` calls; see `_TOKENS` for the two kinds."""
 
     def __init__(self, kind: Literal["characters", "words"]) -> None:
-        import regex  # type: ignore[import-untyped]
+        import regex
 
         self._pattern = regex.compile(_TOKENS[kind])
 

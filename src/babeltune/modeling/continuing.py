@@ -52,10 +52,14 @@ def learn(parts: dict[str, Any], texts: Callable[[], Iterable[str]], size: int, 
 
 
 def with_pieces(parts: dict[str, Any], pieces: Iterable[str], merges: Iterable[Iterable[str]]) -> dict[str, Any]:
-    """The tokenizer.json with pieces behind its last id and merges behind its last merge. `parts` stays as it is."""
+    """The tokenizer.json with pieces behind its last id and merges behind its last merge. `parts` stays as it is.
+
+    Tokens that were added to it join its vocabulary: classes that make the tokenizer anew would number them from its end.
+    """
     model = parts["model"]
     first = size(parts)
-    vocab = model["vocab"] | {piece: first + place for place, piece in enumerate(pieces)}
+    vocab = model["vocab"] | {token["content"]: token["id"] for token in parts["added_tokens"]}
+    vocab |= {piece: first + place for place, piece in enumerate(pieces)}
     return parts | {"model": model | {"vocab": vocab, "merges": [*model["merges"], *map(list, merges)]}}
 
 

@@ -14,6 +14,8 @@ from babeltune.config import CONF
 from babeltune.errors import ConfigError, nearest, problem
 
 T = TypeVar("T")
+PLAIN: Mapping[Any, tuple[type, ...]] = {"str": (str,), "float": (int, float), "int": (int,)}
+"""What YAML may give for a field of this type."""
 KINDS = ("score", "ledger", "training", "config", "mean_of")
 LEDGER = ("found", "usable", "taken", "tokens", "tokens_per_row")
 """What a `ledger` column may count, as in `records.LedgerRow`; the last is tokens over rows taken."""
@@ -177,6 +179,11 @@ def _read(kind: type[T], tree: Any, where: str) -> T:
     ]
     if missing:
         raise ConfigError(problem(where, f"no {missing[0]}", ", ".join(missing), f"{missing[0]}: ..."))
+    for name, one in keys.items():
+        if name in tree and one.type in PLAIN and (type(tree[name]) is bool or not isinstance(tree[name], PLAIN[one.type])):
+            raise ConfigError(
+                problem(f"{where}.{name}", repr(tree[name]), f"a value of type {one.type}", "0.001 for 1e-3, words in quotes")
+            )
     return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in tree.items()})
 
 

@@ -11,6 +11,7 @@ import pytest
 from babeltune.cells import cell_of
 from babeltune.config import compose
 from babeltune.data.cleaning.kinds import Outcome
+from babeltune.data.cleaning.pipeline import AGAIN
 from babeltune.data.cleaning.spool import Spool
 from babeltune.data.filters import prompt_hash
 from babeltune.data.preparing import Streams, cleaned, prepare, writing
@@ -143,6 +144,21 @@ def test_a_file_that_a_step_names_counts_by_its_bytes(root: Path) -> None:
     before = identity()
     (root / "vi.jsonl").write_text('{"text": "四。", "translation": "Bốn!"}\n', encoding="utf-8")
     assert identity() != before
+
+
+def test_rows_that_a_step_could_not_do_for_now_are_done_by_the_next_run(root: Path) -> None:
+    step = f"+cleaning.vi={{kind:translate,backend:file,target:vi,max_failed:1,file:'{root}/vi.jsonl'}}"
+    (root / "vi.jsonl").write_text('{"text": "四。", "translation": "Bốn."}\n', encoding="utf-8")
+    found = streams(root, "data=zh_alpaca4", step).of["alpaca4_zh"]
+    (folder,) = (root / "cache" / "cleaned").iterdir()
+    stamp = folder.stat().st_ino
+    streams(root, "data=zh_alpaca4", step)
+    assert folder.stat().st_ino == stamp
+    (folder / AGAIN).touch()
+    again = streams(root, "data=zh_alpaca4", step).of["alpaca4_zh"]
+    assert folder.stat().st_ino != stamp
+    assert not (folder / AGAIN).exists()
+    assert list(again.read()) == list(found.read())
 
 
 def test_a_spool_gives_back_what_was_put_in(tmp_path: Path) -> None:

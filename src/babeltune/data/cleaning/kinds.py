@@ -39,6 +39,8 @@ class Place:
     """A folder or hub id to its tokenizer; None to the run's own."""
     report: dict[str, Any] = field(default_factory=dict)
     """What the step has to say beside its counts: plain values for JSON."""
+    is_unfinished: bool = False
+    """Set by a step that could not do some rows for now: the next run does them."""
     progress: Callable[[int, int], None] = lambda done, total: None
     """Called now and then with rows done and rows there are."""
 

@@ -74,7 +74,7 @@ _LATIN = regex.compile(r"(?:\p{Latin}[\p{Latin}\p{M}]+|[\p{Latin}--[A-Za-z]])(?:
 """A word. One letter of the alphabet alone is a variable, a note or an answer's number."""
 _OTHER = regex.compile(r"[\p{L}\p{M}--[\p{Latin}\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}ー々]]+", regex.V1)
 
-KANA_SHARE = 0.2
+KANA_SHARE = 0.25
 """Of the Chinese and Japanese characters; from here on it is Japanese, whose kana seldom are below a third."""
 CHARACTERS_A_WORD = 1.5
 """Chinese and Japanese characters that count as much as a word of a language with spaces."""

@@ -25,6 +25,9 @@ from babeltune.steps import StepConfig
 VERSION = 1
 """Raised when a step gives other rows for the same options and conversations."""
 
+AGAIN = "again"
+"""Marks a folder whose rows some step could not do for now: it is made again by the next run that asks for it."""
+
 SAMPLES = 5
 """Kept for each step and reason."""
 SAMPLE_CHARACTERS = 2_000
@@ -58,7 +61,7 @@ def clean(
     """
     text = json.dumps({"parts": dict(key_parts), "version": VERSION}, sort_keys=True, ensure_ascii=False)
     folder = cache / "cleaned" / hashlib.sha256(text.encode()).hexdigest()
-    if not folder.is_dir():
+    if not folder.is_dir() or (folder / AGAIN).exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
         unfinished = folder.parent / f".{folder.name}.{uuid.uuid4().hex}"
         unfinished.mkdir()
@@ -92,6 +95,8 @@ def _run(
         for conversation in stream:
             out[conversation.source].append(conversation)
     reports = [asdict(run.finish()) for run in runs]
+    if any(run.place.is_unfinished for run in runs):
+        (folder / AGAIN).touch()
     with (folder / "report.json").open("w", encoding="utf-8", errors="surrogatepass") as file:
         json.dump(reports, file, ensure_ascii=False, indent=1)
         file.flush()
@@ -202,6 +207,8 @@ def _reports(folder: Path, source: str) -> tuple[StepReport, ...]:
 
 
 def _publish(unfinished: Path, folder: Path) -> None:
+    if (folder / AGAIN).exists():
+        shutil.rmtree(folder)
     try:
         os.rename(unfinished, folder)
     except OSError:

@@ -78,7 +78,7 @@ def fastchat_cuts(pairs: Sequence[int], room: int) -> list[Cut]:
 
     >>> fastchat_cuts([4, 4, 4], 10)
     [(0, 2)]
-    >>> fastchat_cuts([20, 4], 10)
+    >>> fastchat_cuts([20], 10)
     [(0, 0)]
     """
     found: list[Cut] = []

@@ -42,6 +42,7 @@ def translate(step: TranslateStep, place: Place) -> CorpusStep:
                 done += len(window)
                 place.progress(done, len(corpus))
         place.report |= {name: counts[name] for name in ("translated", "not_translated", "left", "asked", "markup_changed")}
+        place.is_unfinished = counts["not_translated"] > 0 and step.backend != "file"
         _refuse(counts, step)
 
     return run
