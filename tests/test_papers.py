@@ -168,7 +168,7 @@ def test_ours_leads_to_its_folder_and_its_run(tmp_path: Path) -> None:
 
 def macro(means: dict[str, float]) -> list[Score]:
     """Two classes of unlike size, and their plain mean with the items of both."""
-    parts = classes("hhh/accuracy", means) + [score("hhh/accuracy_other", {f"o{n}": 90.0 for n in range(40)})]
+    parts = [*classes("hhh/accuracy", means), score("hhh/accuracy_other", {f"o{n}": 90.0 for n in range(40)})]
     items = {item: value for part in parts for item, value in part.items.items()}
     mean = sum(part.value or 0 for part in parts) / len(parts)
     return [Score("hhh/accuracy", mean, len(items), 0, "s1", True, items), *parts]
@@ -297,7 +297,7 @@ def test_an_evaluation_that_is_damaged_is_left_out(tmp_path: Path, caplog: pytes
 
 
 def test_an_unknown_table_is_refused_with_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="paper: got 'belle-table4'; expected one of belle-figure1, .*, all; try belle-table"):
+    with pytest.raises(ConfigError, match=r"paper: got 'belle-table4'; expected one of belle-figure1, .*, all; try belle-table"):
         papers.table("belle-table4", tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""The papers' experiments: every value as printed, every cell there is, and no cell more."""
+"""The papers' recipes: every value as printed."""
 
 from __future__ import annotations
 

@@ -507,8 +507,8 @@ class ExtendVocabularyStage(StageConfig):
     """Share of the text's characters that get a piece of their own; the rarest are written as bytes. A byte-level tokenizer has no
     such choice."""
     max_lines: int | None = None
-    """The most lines to learn from, drawn from the mix's at random; null for all. SentencePiece keeps every line in memory: reckon
-    with 15 bytes for each of the text."""
+    """The most lines to learn from, drawn from the mix's at random; null for all. They are read one by one, but SentencePiece keeps
+    all it is given in memory (its `input_sentence_size` is 0)."""
     pieces: str | None = None
     """A SentencePiece model (`tokenizer.model`) whose pieces are taken in place of learning some from the mix."""
     scores: Scores = Scores.falling

@@ -75,7 +75,7 @@ def test_short_questions_are_found_as_whole_messages_of_the_user_only() -> None:
 
 
 def test_words_that_more_than_ten_items_have_are_the_tasks_and_no_leak() -> None:
-    task = "Please read the following passage with care and answer the question that is asked after it in one word. "
+    task = "Please read the following passage with care and answer the question that is asked after it in one word. " * 2
     own = [
         "one two three four five six seven eight nine ten eleven twelve thirteen fourteen".replace("e", f"e{n}") for n in range(12)
     ]

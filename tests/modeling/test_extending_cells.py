@@ -21,7 +21,7 @@ from babeltune.options import RunConfig
 from babeltune.results import RunResult, read_result
 from tests.training import jobs
 
-DOCUMENTS = ("data=toy_documents", "data.sources.toy_documents.toy.rows=60", "template=plain", "data.max_tokens=128")
+DOCUMENTS = ("data=toy_documents", "data.sources.toy_documents.toy.rows=60", "template=plain", "data.max_tokens=400")
 USUAL = ("scale=paper", "logger=none", "evaluation=none", "optimizer.max_steps=3")
 JUDGED = ("evaluation=toy_zh", "evaluation.max_items=3", "decoding.max_new_tokens=4")
 

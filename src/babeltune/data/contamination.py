@@ -139,11 +139,12 @@ class Index:
         owners: set[int] = set()
         for message in conversation.messages:
             words = _words(f"{message.text}\n{message.input}")
-            if True:
+            if message.role in ("user", "text"):
                 owners.update(self._wholes.get("".join(words), ()))
             shared: Counter[int] = Counter()
             for gram in self._looked_up(words):
-                shared.update(self._grams.get(gram, ()))
+                if gram in self._grams:
+                    shared.update(self._grams[gram])
             owners.update(
                 self._owners[text] for text, count in shared.items() if count >= self._options.overlap * self._sizes[text]
             )

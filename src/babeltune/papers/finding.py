@@ -65,7 +65,7 @@ class Ours:
     @property
     def measured(self) -> tuple[str, str, str, int]:
         """Alike for what may be compared."""
-        return self.name, self.score.signature, self.scale, self.score.n
+        return self.name, self.score.signature, self.scale, self.score.n + self.score.unscored
 
     @property
     def results(self) -> list[RunResult]:

@@ -66,6 +66,8 @@ def test_datatrove_gives_what_the_built_in_pipeline_gives_in_the_same_order(root
 
 
 def test_any_number_of_tasks_writes_the_same_files(root: Path, tmp_path: Path) -> None:
+    list(Shards(SOURCE, root, STEPS, tmp_path / "part")(None, 1, 2))
+    assert [path.name for path in (tmp_path / "part" / "talk").iterdir()] == ["00001.jsonl"]
     for tasks in (1, 2, 5):
         for rank in range(tasks):
             assert list(Shards(SOURCE, root, STEPS, tmp_path / str(tasks))(None, rank, tasks)) == []

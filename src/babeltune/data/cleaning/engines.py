@@ -6,6 +6,7 @@ writes `FOLDER/<source>/00000.jsonl` and so on, one for each file that the sourc
 any other: `paths.data=FOLDER data.sources.sharegpt_zh.format=alpaca data.sources.sharegpt_zh.files=[] cleaning=[exact,near]`
 takes it through the steps that compare rows. What is cleaned already is not cleaned again, whichever machine it was on.
 
+A source's own `cleaning` goes first, as in a run. Take it out of the source before the folder is read, or it is done twice.
 Which prompts are held out is decided by the cleaned text here, where a run that cleans by itself looks at both.
 """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ NEUTRAL = ("batch", "retries", "timeout", "max_requests", "max_failed")
 """Options that change how fast a step is or when it gives up, never what comes out of one that is through."""
 NAMED = ("model", "tokenizer", "file")
 """Options that name a folder, a file or a hub id."""
+
+LIBRARIES = {"language": "lingua-language-detector", "markdown": "markdownify"}
+"""Kinds whose outcome changes with the release of a library."""
 
 
 def key(steps: Mapping[str, StepConfig], cache: Path) -> list[dict[str, Any]]:
@@ -29,6 +33,8 @@ def _step(step: StepConfig, cache: Path) -> dict[str, Any]:
     for name in NAMED:
         if options.get(name):
             options[name] = _named(str(options[name]), cache)
+    if step.kind in LIBRARIES:
+        options["library"] = version(LIBRARIES[step.kind])
     return options
 
 
