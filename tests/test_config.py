@@ -78,10 +78,9 @@ SENTENCES = {
     "grid.name=a/b": "grid.name: got 'a/b'; expected a file name",
     "grid.workers=0": "grid.workers: got 0; expected a number above zero",
     "logger.kind=mlflow": "logger.kind: got 'mlflow'; expected one of wandb, none; try logger.kind=",
-    "judge.kind=gpt": "judge.kind: got 'gpt'; expected one of reference; try judge.kind=reference",
-    "evaluation.kind=toys": "evaluation.kind: got 'toys'; expected one of toy, heldout, none; try evaluation.kind=toy",
-    "evaluation.metrics=[chrff]": "evaluation.metrics: got 'chrff'; expected some of exact_match, bleu, chrf, rouge_l; "
-    "try evaluation.metrics=[chrf]",
+    "judge.kind=gpt": "; try judge=reference",
+    "evaluation.kind=toys": "; try evaluation=toy",
+    "evaluation.metrics=[chrff]": "; try evaluation.metrics=[chrf]",
     "evaluation.metrics=[]": "evaluation.metrics: got []; expected at least one metric",
     "evaluation.languages=[zh,fr]": "evaluation.languages[1]: got 'fr'; expected one of zh, vi, en; try",
     "template.name=bele": "template.name: got 'bele'; expected one of",
@@ -137,8 +136,10 @@ TOGETHER = {
     "model=tiny_fresh model.tokenizer=null": "model.tokenizer: got None; expected a tokenizer for a fresh model",
     "model.lora_targets=[]": "adapter.targets: got []; expected names of linear modules; try adapter.targets=[q_proj,v_proj]",
     "evaluation=heldout data.heldout_fraction=0": "data.heldout_fraction: got 0; expected a share for evaluation.kind=heldout",
-    "evaluation=heldout evaluation.kind=toy": "evaluation.languages: got []; expected at least one language",
-    "evaluation=toy evaluation.kind=heldout": "evaluation.sources: got {}; expected at least one source",
+    "evaluation=heldout evaluation.kind=toy": "evaluation.kind: got 'toy' over the options of another kind; "
+    "expected its own keys: languages; try evaluation=toy in place of evaluation.kind=toy",
+    "evaluation=toy evaluation.languages=[]": "evaluation.languages: got []; expected at least one language",
+    "evaluation=heldout ~evaluation.sources.alpaca4_zh ~evaluation.sources.alpaca35_en ~evaluation.sources.alpaca_vi": "evaluation.sources: got {}; expected at least one source",
 }
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from babeltune import papers
 from babeltune.errors import ConfigError
+from babeltune.papers.recipes import Recipes
 from babeltune.records import Score
 from babeltune.results import read_result, write_json
 from babeltune.tables import render
@@ -136,6 +137,12 @@ def test_cells_trained_in_other_ways_are_no_seeds_of_this_one(tmp_path: Path) ->
     belle(tmp_path, LOW, "optimizer.learning_rate=0.1", "seed=1", mean=90)
     assert line(tmp_path, 2)["ours"] == "0.600"
     assert any("up to 1 more cells a row" in note for note in notes(tmp_path))
+
+
+def test_a_cell_of_another_template_is_no_seed_of_this_one(tmp_path: Path) -> None:
+    belle(tmp_path, LOW, mean=60)
+    belle(tmp_path, LOW, "template=alpaca", "seed=1", mean=90)
+    assert (line(tmp_path, 2)["ours"], line(tmp_path, 2)["seeds"]) == ("0.600", "1")
 
 
 def test_a_cell_that_left_the_recipe_is_labelled(tmp_path: Path) -> None:
@@ -319,6 +326,20 @@ def test_a_table_is_printed_without_torch_and_at_once(tmp_path: Path) -> None:
     found = subprocess.run([sys.executable, "-c", f"{code} assert 'torch' not in sys.modules"], cwd=tmp_path, capture_output=True)
     assert found.returncode == 0, found.stderr
     assert time.monotonic() - began[1] < 20, "a machine under load; alone it takes 0.6 s"
+
+
+def test_a_kept_recipe_counts_until_conf_is_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = Recipes(tmp_path / ".cache" / "recipes").of({"data": "toy_zh"}, "quick")
+    (kept,) = (tmp_path / ".cache" / "recipes").iterdir()
+    write_json(kept, first | {"seed": 7})
+    assert Recipes(kept.parent).of({"data": "toy_zh"}, "quick")["seed"] == 7
+    kept.write_text("{")
+    assert Recipes(kept.parent).of({"data": "toy_zh"}, "quick") == first, "half a file is composed again"
+    write_json(kept, first | {"seed": 7})
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / "new.yaml").touch()
+    monkeypatch.setattr("babeltune.papers.recipes.CONF", tmp_path / "conf")
+    assert Recipes(kept.parent).of({"data": "toy_zh"}, "quick")["seed"] == 0
 
 
 def test_what_a_table_reads_is_what_a_cell_writes(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from babeltune import cells, papers
 from babeltune.config import CONF, compose
 from babeltune.errors import ConfigError
 from babeltune.papers import recomputing, spec
-from babeltune.papers.finding import overrides
+from babeltune.papers.recipes import overrides
 from babeltune.papers.spec import Spec
 from babeltune.tables import render
 from tests.finished import composed

@@ -7,6 +7,7 @@ switches Hydra's guard off; `check` refuses what cannot go together. Every probl
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import functools
 import types
 import typing
@@ -100,6 +101,7 @@ def load(composed: Any) -> RunConfig:
         raise ConfigError("\n".join(problems))
     if config.scale.standins and config.model.standin and config.model.standin != config.model.name:
         config = dataclasses.replace(config, model=_standin(config.model, config.scale.name))
+    config = _decoded(config)
     problems += check(config)
     if problems:
         raise ConfigError("\n".join(problems))
@@ -134,6 +136,16 @@ def _standin(model: ModelConfig, scale: str) -> ModelConfig:
     assert model.standin is not None
     small = _model(model.standin, scale)
     return dataclasses.replace(small, name=model.name, title=model.title, lora_targets=model.lora_targets, standin=model.standin)
+
+
+def _decoded(config: RunConfig) -> RunConfig:
+    """With the decoding that the suite says; where models have stand-ins, with no longer replies than the scale allows."""
+    own = config.evaluation.decoding
+    if own is None:
+        return config
+    if config.scale.standins:
+        own = dataclasses.replace(own, max_new_tokens=min(own.max_new_tokens, config.decoding.max_new_tokens))
+    return dataclasses.replace(config, decoding=own)
 
 
 @functools.cache
@@ -195,9 +207,16 @@ def _record(kind: type, value: Any, where: str, problems: list[str]) -> Any:
         choices = ALTERNATIVES[kind]
         chosen = value.get("kind")
         if chosen not in choices:
-            problems.append(problem(f"{where}.kind", repr(chosen), f"one of {', '.join(choices)}", f"{where}=lora"))
+            near = difflib.get_close_matches(str(chosen), choices, n=1)
+            hint = f"{where}={near[0]}" if near else refusals.example(where, CONF)
+            problems.append(problem(f"{where}.kind", repr(chosen), f"one of {', '.join(choices)}", hint))
             return None
         kind = choices[cast(str, chosen)]
+        missing = [item.name for item in dataclasses.fields(kind) if item.name not in value]
+        if missing:  # Hydra fills in every key of the kind that it knows
+            got, expected = f"{chosen!r} over the options of another kind", f"its own keys: {', '.join(missing)}"
+            problems.append(problem(f"{where}.kind", got, expected, f"{where}={chosen} in place of {where}.kind={chosen}"))
+            return None
     hints = typing.get_type_hints(kind)
     each = {item.name: item.metadata[EACH] for item in dataclasses.fields(kind) if EACH in item.metadata}
     for key in value:

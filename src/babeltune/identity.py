@@ -33,12 +33,15 @@ DATA_KEYS = (
 )
 
 
-NOT_ITEMS = ("name", "sources", "metrics", "prompt", "batch")
+NO_RULES = ("decoding", "prompt_tokens", "allow_code", "seconds", "memory_mb")
+"""Keys of an evaluation that say how replies are made and run, and not which items there are."""
+
+NOT_ITEMS = ("name", "sources", "metrics", "prompt", "batch", *NO_RULES)
 """Keys of an evaluation that do not decide which its items are, or that count as bytes."""
 
 
-NO_ITEMS = ("name", "batch", "sources")
-"""Keys of a suite that say nothing of what is asked: the sources count by their bytes."""
+NO_ITEMS = ("name", "batch", "sources", "decoding", "allow_code")
+"""Keys of a suite that say nothing of what is asked: the sources count by their bytes, its decoding as the cell's."""
 
 
 def digest(value: Any) -> str:

@@ -550,6 +550,11 @@ class EvaluationConfig:
     """The most items of each language (toy) or source."""
     prompt: str = "{question}"
     """How a suite asks: text around `{question}`, the user's words. A row's input follows it, or stands at `{input}`."""
+    prompt_tokens: int | None = None
+    """The longest prompt, in tokens; null for `data.max_tokens`. Worked examples are left out until a prompt fits."""
+    decoding: DecodingConfig | None = None
+    """How a suite is answered that says so itself, whatever `decoding` is; null to follow it. Scales with stand-ins keep it as short
+    as `decoding`."""
     batch: int = 32
     """Prompts generated from together."""
 

@@ -98,7 +98,7 @@ class Sheet:
         if not row.key:
             return None
         experiment = row.experiment or self.spec.experiment
-        value = finding.at(finding.recipe({"experiment": experiment, **row.cell}, "paper"), row.key)
+        value = finding.at(self.finished.recipes.of({"experiment": experiment, **row.cell}, "paper"), row.key)
         return f"{value:g}" if isinstance(value, float) else str(value)
 
     def _mean(self, place: int, column: Column) -> Figure:

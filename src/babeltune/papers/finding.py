@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from babeltune.config import compose, dump
+from babeltune.papers.recipes import Recipes
 from babeltune.records import Score
-from babeltune.results import ASKED, Evaluation, RunResult, find_results, read_evaluations
+from babeltune.results import Evaluation, RunResult, find_results, read_evaluations
 
 APART = ("seed", "paths", "logger", "grid", "trainer")
 """Groups in which cells may differ and be one way of training."""
 UNTOLD = (*APART, "evaluation", "scale", "decoding")
 """Groups in which a cell may differ from the recipe without being another way to train."""
+JUDGING = ("evaluation", "decoding", "judge")
+"""Groups that train nothing again."""
 IDLE = ("adapter", "optimizer", "stage", "cleaning", "data")
 """Groups without meaning for a base that is not trained."""
 
@@ -85,6 +85,7 @@ class Finished:
     def __init__(self, outputs: Path) -> None:
         self.outputs = outputs
         self.results = list(find_results(outputs))
+        self.recipes = Recipes(outputs / ".cache" / "recipes")
         self._known: dict[str, list[Judged]] = {}
 
     def cells(self, where: Mapping[str, Any], same: Sequence[str]) -> list[Judged]:
@@ -93,14 +94,14 @@ class Finished:
         if key not in self._known:
             near = [result for result in self.results if _may_be(result.config, where)]
             judged = [Judged(result, one) for result in near for one in read_evaluations(self.outputs / result.cell)]
-            self._known[key] = [one for one in judged if _is(one.config, where, same)]
+            self._known[key] = [one for one in judged if self._is(one.config, where, same)]
         return self._known[key]
 
     def trained(self, where: Mapping[str, Any], same: Sequence[str]) -> list[RunResult]:
         """The best way of training these cells, judged or not; empty when there is none."""
-        keys = [key for key in same if key.split(".")[0] not in ASKED]
-        found = [one for one in self.results if _may_be(one.config, where) and _is(one.config, where, keys)]
-        return list(_best(found, where, lambda one: one.config))
+        keys = [key for key in same if key.split(".")[0] not in JUDGING]
+        found = [one for one in self.results if _may_be(one.config, where) and self._is(one.config, where, keys)]
+        return self._best(found, where, lambda one: one.config)
 
     def score(
         self, where: Mapping[str, Any], same: Sequence[str], name: str, signature: str = "", macro_of: Sequence[str] = ()
@@ -110,13 +111,13 @@ class Finished:
         there = [_with_macro(one, name, macro_of) for one in self.cells(where, same)]
         scored = [one for one in there if name in one.evaluation.scores]
         fitting = [one for one in scored if signature in one.evaluation.scores[name].signature]
-        chosen = _best(fitting, where, lambda one: one.config)
+        chosen = self._best(fitting, where, lambda one: one.config)
         ways: dict[str, list[Judged]] = {}
         for one in chosen:
             ways.setdefault(_way_of_judging(one, name), []).append(one)
         cells = {one.result.cell for one in there}
         others = len(cells - {one.result.cell for one in chosen})
-        found = tuple(_ours(name, way, where, others, macro_of) for way in ways.values())
+        found = tuple(self._ours(name, way, where, others, macro_of) for way in ways.values())
         return Several(found) if len(found) > 1 else next(iter(found), None)
 
     def other(self, where: Mapping[str, Any], same: Sequence[str], not_these: Iterable[str]) -> list[Ours]:
@@ -138,38 +139,48 @@ class Finished:
                 found.append((result, counts))
         return max(found, key=lambda one: (one[0].config["scale"]["name"] == "paper", one[1]["taken"]), default=None)
 
+    def _is(self, config: Mapping[str, Any], where: Mapping[str, Any], same: Sequence[str]) -> bool:
+        wanted = self.recipes.of(where, config["scale"]["name"])
+        keys = [
+            key for key in (*same, "stage.kind") if wanted["data"]["sources"] or key.split(".")[0] not in IDLE or key == "data.name"
+        ]
+        return all(_at(config, key) == _at(wanted, key) for key in keys)
 
-def recipe(where: Mapping[str, Any], scale: str) -> dict[str, Any]:
-    """The whole config of a cell that a row means."""
-    return _recipe(tuple(overrides(where)), scale)
+    def _best(self, found: Sequence[T], where: Mapping[str, Any], config_of: Callable[[T], Mapping[str, Any]]) -> list[T]:
+        """Those of one way of training: the paper's scale before another, then the nearest to the recipe, then the most seeds."""
+        ways: dict[str, list[T]] = {}
+        for one in found:
+            config = config_of(one)
+            told = {key: part for key, part in config.items() if key not in (*APART, *JUDGING)}
+            ways.setdefault(json.dumps(told, sort_keys=True), []).append(one)
 
+        def rank(way: list[T]) -> tuple[bool, int, int]:
+            config = config_of(way[0])
+            return config["scale"]["name"] == "paper", -len(self._departures(config, where)), len(way)
 
-def overrides(where: Mapping[str, Any]) -> list[str]:
-    """As on a command line."""
-    return [f"{key}={_quoted(value)}" for key, value in where.items()]
+        return max(ways.values(), key=rank, default=[])
 
+    def _ours(self, name: str, way: Sequence[Judged], where: Mapping[str, Any], others: int, macro_of: Sequence[str]) -> Ours:
+        scores = [one.evaluation.scores for one in way]
+        values = [one[name].value for one in scores]
+        known = [value for value in values if value is not None]
+        value = math.fsum(known) / len(known) if known and len(known) == len(values) else None
+        items = [items_of(one, name, macro_of) for one in scores]
+        complete = tuple(one for one in items if one is not None)
+        explained = complete if value is not None and len(complete) == len(items) else None
+        return Ours(name, tuple(way), self._departures(way[0].config, where), others, value, explained)
 
-def _quoted(value: Any) -> str:
-    text = str(value)
-    return text if re.fullmatch(r"[\w./:-]+", text) else "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
-
-
-@functools.cache
-def _recipe(words: tuple[str, ...], scale: str) -> dict[str, Any]:
-    return dump(compose([*words, f"scale={scale}"]))
+    def _departures(self, config: Mapping[str, Any], where: Mapping[str, Any]) -> tuple[str, ...]:
+        """Where a finished cell was trained otherwise than the paper's recipe says, at the same scale."""
+        wanted = self.recipes.of(where, config["scale"]["name"])
+        idle = () if wanted["data"]["sources"] else IDLE
+        flat, own = _flat(wanted, idle), _flat(config, idle)
+        return tuple(f"{key}={value}" for key, value in own.items() if key in flat and flat[key] != value)
 
 
 def _may_be(config: Mapping[str, Any], where: Mapping[str, Any]) -> bool:
     """What can be said without composing the row's cell, which takes a tenth of a second."""
     return all(config[group]["name"] == where[group] for group in ("model", "data") if group in where)
-
-
-def _is(config: Mapping[str, Any], where: Mapping[str, Any], same: Sequence[str]) -> bool:
-    wanted = recipe(where, config["scale"]["name"])
-    keys = [
-        key for key in (*same, "stage.kind") if wanted["data"]["sources"] or key.split(".")[0] not in IDLE or key == "data.name"
-    ]
-    return all(_at(config, key) == _at(wanted, key) for key in keys)
 
 
 def at(tree: Mapping[str, Any], key: str) -> Any:
@@ -181,21 +192,6 @@ def _at(tree: Any, key: str) -> Any:
     for part in key.split("."):
         tree = tree.get(part) if isinstance(tree, Mapping) else None
     return tree
-
-
-def _best(found: Sequence[T], where: Mapping[str, Any], config_of: Callable[[T], Mapping[str, Any]]) -> list[T]:
-    """Those of one way of training: the paper's scale before another, then the nearest to the recipe, then the most seeds."""
-    ways: dict[str, list[T]] = {}
-    for one in found:
-        config = config_of(one)
-        told = {key: part for key, part in config.items() if key not in APART and key not in ASKED}
-        ways.setdefault(json.dumps(told, sort_keys=True), []).append(one)
-
-    def rank(way: list[T]) -> tuple[bool, int, int]:
-        config = config_of(way[0])
-        return config["scale"]["name"] == "paper", -len(_departures(config, where)), len(way)
-
-    return max(ways.values(), key=rank, default=[])
 
 
 def _with_macro(judged: Judged, name: str, macro_of: Sequence[str]) -> Judged:
@@ -223,17 +219,6 @@ def _way_of_judging(judged: Judged, name: str) -> str:
     return json.dumps(parts, sort_keys=True)
 
 
-def _ours(name: str, way: Sequence[Judged], where: Mapping[str, Any], others: int, macro_of: Sequence[str]) -> Ours:
-    scores = [one.evaluation.scores for one in way]
-    values = [one[name].value for one in scores]
-    known = [value for value in values if value is not None]
-    value = math.fsum(known) / len(known) if known and len(known) == len(values) else None
-    items = [items_of(one, name, macro_of) for one in scores]
-    complete = tuple(one for one in items if one is not None)
-    explained = complete if value is not None and len(complete) == len(items) else None
-    return Ours(name, tuple(way), _departures(way[0].config, where), others, value, explained)
-
-
 def items_of(scores: Mapping[str, Score], name: str, macro_of: Sequence[str] = ()) -> dict[str, float] | None:
     """Values of items whose plain mean is the score, or None where nothing here gives it.
 
@@ -254,14 +239,6 @@ def items_of(scores: Mapping[str, Score], name: str, macro_of: Sequence[str] = (
         ):
             return items
     return None
-
-
-def _departures(config: Mapping[str, Any], where: Mapping[str, Any]) -> tuple[str, ...]:
-    """Where a finished cell was trained otherwise than the paper's recipe says, at the same scale."""
-    wanted = recipe(where, config["scale"]["name"])
-    idle = () if wanted["data"]["sources"] else IDLE
-    flat, own = _flat(wanted, idle), _flat(config, idle)
-    return tuple(f"{key}={value}" for key, value in own.items() if key in flat and flat[key] != value)
 
 
 def _flat(tree: Mapping[str, Any], without: Sequence[str], prefix: str = "") -> dict[str, Any]:

@@ -8,10 +8,11 @@ import shlex
 from collections.abc import Callable, Iterator, Sequence
 
 from babeltune.config import CONF
-from babeltune.papers import finding, ordering, recomputing
+from babeltune.papers import ordering, recomputing
 from babeltune.papers.figures import Sheet, interval
 from babeltune.papers.finding import Ours, Several
 from babeltune.papers.ordering import Entry
+from babeltune.papers.recipes import overrides
 from babeltune.papers.spec import Row
 from babeltune.results import RunResult
 from babeltune.tables import number
@@ -196,7 +197,7 @@ def _missing(sheet: Sheet) -> Iterator[str]:
 def _command(sheet: Sheet, i: int, j: int) -> str:
     spec, row = sheet.spec, sheet.spec.rows[i]
     sweep = row.sweep or spec.sweep
-    words = [f"sweeps={sweep}"] if sweep else finding.overrides(sheet.figures[i, j].where)
+    words = [f"sweeps={sweep}"] if sweep else overrides(sheet.figures[i, j].where)
     if spec.stage != "tune":
         words.append(f"stage={spec.stage}")
     return f"python train.py {' '.join(map(shlex.quote, words))}"

@@ -63,6 +63,9 @@ class Cache:
             self._file.execute("COMMIT")
         except sqlite3.Error as error:
             raise self._broken(error) from error
+        finally:  # Ctrl-C may come between the two
+            if self._file.in_transaction:
+                self._file.rollback()
 
     def _broken(self, error: Exception) -> DataError:
         got = f"a file that cannot be used ({error})"

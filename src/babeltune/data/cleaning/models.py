@@ -26,6 +26,8 @@ Scorer = Callable[[Sequence[str]], list[float | None]]
 
 ROUNDING = 1e-6
 """A cosine this much below the threshold counts as at it: the same text in another batch differs by as much."""
+REWARDS = "reward 1"
+"""What rewards are kept under, with the model, the most tokens and the text."""
 BLOCK = 1024
 """Conversations compared at a time: with BLOCK * 16 kept ones in one product."""
 
@@ -136,7 +138,7 @@ def perplexity(step: PerplexityStep, place: Place) -> CorpusStep:
 
     def run(corpus: Corpus) -> Iterator[Outcome]:
         prefix = ("perplexity 1", asked.identity(place), step.max_tokens)
-        losses = _scores(corpus, lambda one: [text_of(one)], prefix, lambda: _losses(asked, step), step.batch, place)
+        losses = scores(corpus, lambda one: [text_of(one)], prefix, lambda: _losses(asked, step), step.batch, place)
         bands = _bands(losses, [_group(one, step) for one in corpus], step, place)
         for conversation, loss in zip(corpus, losses.tolist(), strict=True):
             low, high = bands.get(_group(conversation, step), (loss, loss))
@@ -214,8 +216,8 @@ def reward(step: RewardStep, place: Place) -> CorpusStep:
         raise ConfigError(problem(where, repr(step.scale), "one of raw, sigmoid", f"{where}=raw"))
 
     def run(corpus: Corpus) -> Iterator[Outcome]:
-        prefix = ("reward 1", asked.identity(place), step.max_tokens)
-        worst = _scores(corpus, asked_and_answered, prefix, lambda: _rewards(asked, step), step.batch, place)
+        prefix = (REWARDS, asked.identity(place), step.max_tokens)
+        worst = scores(corpus, asked_and_answered, prefix, lambda: rewards(asked, step.max_tokens, step.batch), step.batch, place)
         if step.scale == "sigmoid":
             worst = 0.5 * (1.0 + np.tanh(0.5 * worst))  # 1 / (1 + exp(-x)) without overflow
         judged = worst[~np.isnan(worst)]
@@ -240,20 +242,21 @@ def asked_and_answered(conversation: Conversation) -> list[str]:
     ]
 
 
-def _rewards(asked: Named, step: RewardStep) -> Scorer:
+def rewards(asked: Named, max_tokens: int, batch: int) -> Scorer:
+    """What a reward model gives to texts of `asked_and_answered`. Raises ModelError for a model that is none."""
     loaded = load(asked, "AutoModelForSequenceClassification")
     outputs = loaded.model.config.num_labels
     if outputs != 1:
         raise ModelError(problem(asked.where, f"{asked.path} with {outputs} outputs", asked.expected, "a reward model"))
-    loaded.check(step.max_tokens)
+    loaded.check(max_tokens)
     end = loaded.tokenizer.eos_token_id
 
     def encode(text: str) -> list[int]:
         ids = running.encode(loaded.tokenizer, text)
         if end is None:
-            return ids[: step.max_tokens]
+            return ids[: max_tokens]
         body = ids[:-1] if ids and ids[-1] == end else ids
-        return [*body[: step.max_tokens - 1], end]
+        return [*body[: max_tokens - 1], end]
 
     def judge(rows: list[Sequence[int]]) -> list[float | None]:
         pad = running.pad_id(loaded.tokenizer, rows)
@@ -263,10 +266,10 @@ def _rewards(asked: Named, step: RewardStep) -> Scorer:
         _refuse_nan(bool(torch.isfinite(values).all()), loaded)
         return [float(one) for one in values.tolist()]
 
-    return lambda texts: running.in_batches([encode(text) for text in texts], step.batch, judge)
+    return lambda texts: running.in_batches([encode(text) for text in texts], batch, judge)
 
 
-def _scores(
+def scores(
     corpus: Corpus,
     texts_of: Callable[[Conversation], list[str]],
     prefix: tuple[object, ...],

@@ -6,7 +6,6 @@ A file of words is JSON Lines of BELLE's form, `class` and `prompt`, or of FastC
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,8 +122,3 @@ def choose(protocol: str, item: Item, published: Mapping[str, Words]) -> Words:
     if protocol == "vicuna":
         return Words(VICUNA_OWN.get(name, VICUNA), VICUNA_SYSTEM)
     return Words(BELLE_OWN.get(name, BELLE))
-
-
-def plain(value: Any) -> str:
-    """A value as canonical JSON."""
-    return json.dumps(value, sort_keys=True, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""How near a reply comes to its reference, in Chinese, Vietnamese and English alike.
+"""The metrics of every suite, whose tokenisation follows the language.
 
 Published scripts lose Chinese silently: sacrebleu's default tokenizer takes a Chinese sentence for one word, and
 rouge_score's keeps nothing but a-z and 0-9, which also cuts Vietnamese words at their diacritics. So the tokenisation
@@ -8,15 +8,12 @@ follows the language, and a metric's signature names it.
 from __future__ import annotations
 
 import functools
-import math
 import string
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-from babeltune.errors import EvalError, problem
-from babeltune.records import Score
+from babeltune.evaluation.metrics.measure import Metric
 
 if TYPE_CHECKING:
     from rouge_score.rouge_scorer import RougeScorer
@@ -43,17 +40,6 @@ _TOKENS = {
 _ENDINGS = ".。．!！?？;；,，、…" + string.whitespace + "\u3000\u00a0"
 
 
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """One way to compare a reply with its reference."""
-
-    measure: Callable[[str, str, str], float]
-    """Reply, reference and language to 0..100, where the reference itself gets 100 and an empty reply 0."""
-    signature: Callable[[str], str]
-    """Language to how it is measured; equal signatures mean comparable scores."""
-    higher_is_better: bool = True
-
-
 def exact_match(reply: str, reference: str, language: str) -> float:
     """100 when both say the same letters, else 0: Unicode NFC, casefolded, without outer spaces and final punctuation.
 
@@ -63,6 +49,15 @@ def exact_match(reply: str, reference: str, language: str) -> float:
     100.0
     """
     return 100.0 if _bare(reply) == _bare(reference) else 0.0
+
+
+def accuracy(reply: str, reference: str, language: str) -> float:
+    """100 when the reply begins with the reference, spaces before it apart, else 0: the rule of InstructEval's mmlu.py.
+
+    >>> accuracy(" B. The second", "B", "en")
+    100.0
+    """
+    return 100.0 if reference and _nfc(reply).strip().startswith(_nfc(reference).strip()) else 0.0
 
 
 def bleu(reply: str, reference: str, language: str) -> float:
@@ -101,23 +96,6 @@ def rouge_l(reply: str, reference: str, language: str) -> float:
     return _percent(100 * float(scores["rougeL"].fmeasure))
 
 
-def score(name: str, values: Mapping[str, float | None], signature: str, higher_is_better: bool = True) -> Score:
-    """The mean of the items that have a value. None is an item that could not be scored: it is counted, and no zero."""
-    items = {item: value for item, value in values.items() if value is not None}
-    broken = sorted(item for item, value in items.items() if not math.isfinite(value))
-    if broken:
-        raise EvalError(problem(name, f"no number for item {broken[0]}", "a number", "None for what cannot be scored"))
-    return Score(
-        name=name,
-        value=math.fsum(items.values()) / len(items) if items else None,
-        n=len(items),
-        unscored=len(values) - len(items),
-        signature=signature,
-        higher_is_better=higher_is_better,
-        items=items,
-    )
-
-
 class TextTokens:
     """The tokenizer that `rouge_score` calls; see `_TOKENS` for the two kinds."""
 
@@ -128,6 +106,19 @@ class TextTokens:
 
     def tokenize(self, text: str) -> list[str]:
         return [match.group() for match in self._pattern.finditer(_casefold(text))]
+
+
+def _bleu_of_several(reply: str, references: Sequence[str], language: str) -> float:
+    metric = _sentence_bleu(_primary(language), several=True)
+    return _percent(metric.sentence_score(_nfc(reply), [_nfc(reference) for reference in references]).score)
+
+
+def _chrf_of_several(reply: str, references: Sequence[str], language: str) -> float:
+    return _percent(_chrf(several=True).sentence_score(_nfc(reply), [_nfc(reference) for reference in references]).score)
+
+
+def _accuracy_signature(language: str) -> str:
+    return "accuracy|norm:nfc|reply begins with the reference|nrefs:1|version:1"
 
 
 def _exact_match_signature(language: str) -> str:
@@ -150,18 +141,20 @@ def _rouge_l_signature(language: str) -> str:
 
 METRICS: dict[str, Metric] = {
     "exact_match": Metric(exact_match, _exact_match_signature),
-    "bleu": Metric(bleu, _bleu_signature),
-    "chrf": Metric(chrf, _chrf_signature),
+    "accuracy": Metric(accuracy, _accuracy_signature),
+    "bleu": Metric(bleu, _bleu_signature, joint=_bleu_of_several),
+    "chrf": Metric(chrf, _chrf_signature, joint=_chrf_of_several),
     "rouge_l": Metric(rouge_l, _rouge_l_signature),
 }
 
 
 @functools.cache
-def _sentence_bleu(language: str) -> BLEU:
+def _sentence_bleu(language: str, several: bool = False) -> BLEU:
+    """One for each number of references, because a signature counts those of the last call."""
     from sacrebleu.metrics.bleu import BLEU
 
     metric = BLEU(tokenize=_BLEU_TOKENIZERS.get(language, "13a"), smooth_method="exp", effective_order=True)
-    metric.sentence_score("", [""])  # the signature counts the references of the last call
+    metric.sentence_score("", [""])
     return metric
 
 
@@ -175,7 +168,7 @@ def _corpus_bleu(language: str) -> BLEU:
 
 
 @functools.cache
-def _chrf() -> CHRF:
+def _chrf(several: bool = False) -> CHRF:
     from sacrebleu.metrics.chrf import CHRF
 
     metric = CHRF()
