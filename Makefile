@@ -3,10 +3,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 FORMAT ?= text
 OUTPUTS ?= outputs
+GRID ?= demo
 PAPER_TABLES := $(sort $(notdir $(basename $(wildcard conf/paper/*.yaml))))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check check-recipes bench tables $(PAPER_TABLES)
+.PHONY: help install demo wandb-report test check check-recipes bench tables $(PAPER_TABLES)
 
 help: ## what there is
 	@grep -hE '^[a-z$$()A-Z_-]+:.*## ' $(MAKEFILE_LIST) | sed 's/$$(PAPER_TABLES)/belle-table2/' | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -28,6 +29,9 @@ demo: $(BIN)/.installed ## a small grid with known truths, offline: five mixes, 
 	@echo "  .venv/bin/python train.py -m data=toy_vi,toy_vi_noisy,toy_zh evaluation=toy_vi seed=0,1"
 	@echo "  .venv/bin/python train.py -m data=zh_alpaca4,en_alpaca paths.data=FOLDER   your own data, one folder per source"
 	@echo "  .venv/bin/python train.py --help"
+
+wandb-report: $(BIN)/.installed ## a Weights & Biases report on GRID=demo; without a server, what it would be
+	@$(BIN)/python -m babeltune.dashboards $(GRID) --outputs $(OUTPUTS)
 
 test: $(BIN)/.installed ## the whole test suite
 	$(BIN)/python -m pytest -n 2 --dist loadfile

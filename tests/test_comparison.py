@@ -72,7 +72,8 @@ toy_zh         50.0  baseline                                40      1
 toy_en         50.0       0.0     0.0 … 0.0  not told apart  40      1
 ──────────────────────────────────────────────────────────────────────
 toy/exact_match: s1
-one seed each: intervals cover the choice of items, not that of seeds; add seed=0,1,2"""
+one seed each: intervals cover the choice of items, not that of seeds; add seed=0,1,2
+right where toy_zh is wrong : the reverse, by one run each (McNemar): toy_en 0 : 0, p = 1.000"""
     )
     assert render(found, "csv").splitlines()[2] == "toy_en,50.0,0.0,0.0 … 0.0,not told apart,40,1"
 

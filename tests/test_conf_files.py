@@ -19,6 +19,11 @@ OPTIONS = [f"{group}={path.stem}" for group in GROUPS for path in sorted((CONF /
 FILES = sorted({*CONF.rglob("*.yaml"), *SWEEPS.glob("*.yaml")})
 
 WITH = {
+    "judge=vicuna": ["judge.against=FOLDER"],
+    "judge=fastchat": ["judge.against=FOLDER"],
+    "judge=endpoint": ["judge.url=http://127.0.0.1:8000/v1", "judge.model=NAME"],
+    "judge=reward": ["judge.model=FOLDER"],
+    "judge=recorded": ["judge.file=FILE"],
     "cleaning=semantic": ["cleaning.semantic.model=FOLDER"],
     "cleaning=perplexity": ["cleaning.perplexity.model=FOLDER"],
     "cleaning=reward": ["cleaning.reward.model=FOLDER"],

@@ -139,7 +139,9 @@ TOGETHER = {
     "evaluation=heldout evaluation.kind=toy": "evaluation.kind: got 'toy' over the options of another kind; "
     "expected its own keys: languages; try evaluation=toy in place of evaluation.kind=toy",
     "evaluation=toy evaluation.languages=[]": "evaluation.languages: got []; expected at least one language",
-    "evaluation=heldout ~evaluation.sources.alpaca4_zh ~evaluation.sources.alpaca35_en ~evaluation.sources.alpaca_vi": "evaluation.sources: got {}; expected at least one source",
+    "evaluation=heldout ~evaluation.sources.alpaca4_zh ~evaluation.sources.alpaca35_en ~evaluation.sources.alpaca_vi": (
+        "evaluation.sources: got {}; expected at least one source"
+    ),
 }
 
 

@@ -240,7 +240,7 @@ def test_without_one_of_its_suites_a_mean_over_suites_is_not_made(tmp_path: Path
 
 def test_a_table_may_have_models_as_columns(tmp_path: Path) -> None:
     for words, mean in ((["data=none"], 40.0), ([], 70.0)):
-        done(tmp_path, ["experiment=bloomz_chat", *words], [named("vicuna80/total", mean), *classes("vicuna80/", {})])
+        done(tmp_path, ["experiment=bloomz_chat", *words], [named("vicuna80_vi/total", mean), *classes("vicuna80_vi/", {})])
     found = line(tmp_path, 9, "vichat-table3")
     assert (found["Bloomz: ours"], found["Bloomz-Chat: ours"], found["Bloomz-Chat: difference"]) == ("40.00", "70.00", "−3.55")
     said = notes(tmp_path, "vichat-table3")

@@ -11,15 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from babeltune import checks, identity
+from babeltune import checks, foreign, identity
 from babeltune import config as configs
 from babeltune.data import sources, templates, toyworld
 from babeltune.data.cleaning import naming
 from babeltune.errors import ConfigError, DataError, ModelError, nearest, problem
-from babeltune.evaluation.metrics import METRICS
-from babeltune.options import ExtendVocabularyStage, ModelConfig, PrepareStage, RunConfig, SourceConfig
+from babeltune.evaluation import metrics
+from babeltune.evaluation.judging import naming as judges
+from babeltune.options import EvaluationConfig, ExtendVocabularyStage, ModelConfig, PrepareStage, RunConfig, SourceConfig
 from babeltune.results import read_evaluation, read_json
-from babeltune.suites import ToySuite
+from babeltune.suites import BenchmarkSuite, RowsSuite, ToySuite
 
 MERGEABLE = ("none", "lora", "rslora", "dora", "adalora", "ia3", "embeddings")
 """Adapters that are a change of the base's weights: other cells may stand on a cell with one."""
@@ -44,8 +45,7 @@ class Cell:
 
     @property
     def is_done(self) -> bool:
-        there = (self.folder / "result.json").exists()
-        return there and (isinstance(self.config.stage, PrepareStage) or read_evaluation(self.folder, self.evaluation) is not None)
+        return (self.folder / "result.json").exists() and read_evaluation(self.folder, self.evaluation) is not None
 
 
 def check(config: RunConfig) -> None:
@@ -63,10 +63,7 @@ def _unknown_words(config: RunConfig) -> Iterator[str]:
     known = [*templates.TEMPLATES, "chat"]
     if template not in known:
         yield problem("template.name", repr(template), f"one of {', '.join(known)}", f"template={nearest(template, known, 1)}")
-    for metric in config.evaluation.metrics:
-        if metric not in METRICS:
-            words = f"some of {', '.join(METRICS)}"
-            yield problem("evaluation.metrics", repr(metric), words, f"evaluation.metrics=[{nearest(metric, METRICS, 1)}]")
+    yield from filter(None, map(metrics.refused, config.evaluation.metrics))
     asked = {f"data.sources.{name}.toy.language": one.toy.language for name, one in config.data.sources.items() if one.toy}
     spoken = list(toyworld.LANGUAGES)
     if isinstance(config.evaluation, ToySuite):
@@ -134,7 +131,7 @@ def cell_of(config: RunConfig) -> Cell:
     check(config)
     root, cache = Path(config.paths.data), cache_folder(config)
     data = {name: _cleaned_digest(source, root, cache) for name, source in config.data.sources.items()}
-    suite = {} if isinstance(config.stage, PrepareStage) else sources.present(config.evaluation.sources, root)
+    suite = {} if isinstance(config.stage, PrepareStage) else _suite(config.evaluation, root)
     asked = {name: _asked(source, root, cache) for name, source in suite.items()}
     name = config.template.name
     template = name if name == "chat" else templates.digest(templates.choose(name))
@@ -145,14 +142,26 @@ def cell_of(config: RunConfig) -> Cell:
     apart = identity.apart_parts(config, suite=asked, against=against)
     parts = identity.training_parts(config, data=data, cleaning=cleaning, template=template, base=base, pieces=pieces, apart=apart)
     own = identity.digest(parts)
+    judge = judges.parts(config.judge, config.evaluation.name, cache)
     return Cell(
         config=config,
         identity=own,
-        evaluation=identity.evaluation_id(config, data=asked, template=template, against=against),
+        evaluation=identity.evaluation_id(config, data=asked, template=template, against=against, judge=judge),
         folder=identity.folder(config, own),
         parts=parts,
         parent=parent,
     )
+
+
+def _suite(evaluation: EvaluationConfig, root: Path) -> Mapping[str, SourceConfig]:
+    """The sources that a suite takes its items from: of a benchmark or of rows all of them, of others those that are there."""
+    return evaluation.sources if isinstance(evaluation, BenchmarkSuite | RowsSuite) else sources.present(evaluation.sources, root)
+
+
+def at_hand(config: RunConfig) -> dict[str, SourceConfig]:
+    """Those of a suite's sources that lie here: what a mix that is only prepared is compared with."""
+    root = Path(config.paths.data)
+    return {name: one for name, one in config.evaluation.sources.items() if one.toy is not None or sources.locate(one, root)}
 
 
 def _pieces(config: RunConfig) -> str | None:
@@ -240,6 +249,18 @@ def _ancestors(config: RunConfig) -> list[Cell]:
 
 def _base(config: RunConfig) -> tuple[str, Path | None]:
     """The base model's part of the identity, and the folder of the cell it comes from."""
+    model = config.model
+    if model.answers is not None:
+        return identity.digest({"answers": foreign.answers(model.answers)}), None
+    if model.adapter is not None:
+        added = foreign.adapter(model)
+        base, parent = _bare(config)
+        return identity.digest({"base": base, "adapter": added}), parent
+    return _bare(config)
+
+
+def _bare(config: RunConfig) -> tuple[str, Path | None]:
+    """The same without an adapter over it."""
     model = config.model
     if model.from_cell is not None:
         parent = parent_config(config)

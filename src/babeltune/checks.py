@@ -6,8 +6,9 @@ import math
 import re
 from collections.abc import Iterator
 
-from babeltune import mixchecks, stepchecks, vocabularychecks
+from babeltune import judgechecks, mixchecks, modelchecks, stepchecks, vocabularychecks
 from babeltune.errors import nearest, problem
+from babeltune.judges import PROTOCOLS
 from babeltune.options import (
     Accelerator,
     AdaLoraAdapter,
@@ -21,7 +22,7 @@ from babeltune.options import (
     Strategy,
     VirtualTokensAdapter,
 )
-from babeltune.suites import ToySuite
+from babeltune.suites import BenchmarkSuite, CodeSuite, RowsSuite, ToySuite
 
 WORDS = {
     "logger.kind": ("wandb", "none"),
@@ -43,10 +44,11 @@ def check(config: RunConfig) -> Iterator[str]:
     yield from mixchecks.check(config.data)
     yield from vocabularychecks.check(config)
     yield from _sources(config)
-    yield from _model(config)
+    yield from modelchecks.check(config)
     yield from _optimizer(config)
     yield from _decoding(config)
     yield from _evaluation(config)
+    yield from judgechecks.check(config)
     yield from _devices(config)
     yield from _pairs(config)
     yield from _adapter(config)
@@ -81,9 +83,11 @@ def _ranges(config: RunConfig) -> Iterator[str]:
         "trainer.checkpoint_steps": trainer.checkpoint_steps,
         "evaluation.max_items": config.evaluation.max_items,
         "evaluation.batch": config.evaluation.batch,
+        "evaluation.prompt_tokens": config.evaluation.prompt_tokens,
         "decoding.max_new_tokens": decoding.max_new_tokens,
         "decoding.top_k": decoding.top_k,
         "decoding.beams": decoding.beams,
+        "decoding.no_repeat_ngram": decoding.no_repeat_ngram,
         "decoding.temperature": decoding.temperature,
         "decoding.repetition_penalty": decoding.repetition_penalty,
         "model.vocabulary": config.model.vocabulary,
@@ -139,22 +143,6 @@ def _sources(config: RunConfig) -> Iterator[str]:
                 yield problem(f"{where}.toy.wrong_fraction", source.toy.wrong_fraction, "a share from 0 to 1", "0.5")
 
 
-def _model(config: RunConfig) -> Iterator[str]:
-    model = config.model
-    given = [key for key in ("path", "from_cell", "fresh") if getattr(model, key) is not None]
-    if len(given) != 1:
-        hint = ", ".join(f"model.{key}=null" for key in given) or "model=tiny"
-        yield problem("model", " and ".join(given) or "no weights", "one of path, from_cell and fresh", hint)
-    if model.tokenizer == "train" and (model.fresh is None or not config.data.sources):
-        yield problem("model.tokenizer", "train", "a fresh model and a mix to learn it from", "model.tokenizer=null")
-    if model.fresh is None:
-        return
-    if "model_type" not in model.fresh:
-        yield problem("model.fresh", sorted(model.fresh), "a model_type among its keys", "+model.fresh.model_type=llama")
-    if model.tokenizer is None:
-        yield problem("model.tokenizer", None, "a tokenizer for a fresh model", "model.tokenizer=train")
-
-
 def _optimizer(config: RunConfig) -> Iterator[str]:
     optimizer = config.optimizer
     if len(optimizer.betas) != 2 or not all(0 <= beta < 1 for beta in optimizer.betas):
@@ -199,7 +187,11 @@ def _evaluation(config: RunConfig) -> Iterator[str]:
         yield problem(
             "evaluation.prompt", repr(evaluation.prompt), "a text with {question} in it once", "evaluation.prompt='{question}'"
         )
-    if not evaluation.metrics:
+    if isinstance(evaluation, BenchmarkSuite):
+        yield from _benchmark(evaluation)
+    elif isinstance(evaluation, RowsSuite):
+        yield from _rows(evaluation)
+    elif not evaluation.metrics:
         yield problem("evaluation.metrics", "[]", "at least one metric", "evaluation.metrics=[exact_match]")
     if isinstance(evaluation, ToySuite) and not evaluation.languages:
         yield problem("evaluation.languages", "[]", "at least one language", "evaluation.languages=[zh,vi,en]")
@@ -209,6 +201,45 @@ def _evaluation(config: RunConfig) -> Iterator[str]:
         yield problem(
             "data.heldout_fraction", 0, "a share for evaluation.kind=heldout to take items from", "data.heldout_fraction=0.02"
         )
+
+
+def _rows(evaluation: RowsSuite) -> Iterator[str]:
+    """A suite of rows is scored by metrics of its references, or by a judge."""
+    if not evaluation.sources:
+        yield problem("evaluation.sources", "{}", "at least one source", "evaluation=belle_1k")
+    if evaluation.judged_by and evaluation.judged_by not in PROTOCOLS:
+        hint = f"evaluation.judged_by={nearest(evaluation.judged_by, PROTOCOLS, 1)}"
+        yield problem("evaluation.judged_by", repr(evaluation.judged_by), f"one of {', '.join(PROTOCOLS)}", hint)
+    if not evaluation.metrics and not evaluation.judged_by:
+        expected = "at least one metric, or evaluation.judged_by"
+        yield problem("evaluation.metrics", "[]", expected, "evaluation.metrics=[chrf] evaluation.reference=FIELD")
+    if evaluation.metrics and not evaluation.reference:
+        expected = "the field that metrics compare with"
+        yield problem("evaluation.reference", "''", expected, "evaluation.reference=FIELD, or evaluation.metrics=[]")
+    if evaluation.sample is not None and evaluation.sample < 1:
+        yield problem("evaluation.sample", evaluation.sample, "a number above zero, or null for all", "evaluation.sample=100")
+    for metric in evaluation.score_names.keys() - set(evaluation.metrics):
+        known = ", ".join(evaluation.metrics)
+        yield problem("evaluation.score_names", repr(metric), f"some of {known}", f"~evaluation.score_names.{metric}")
+
+
+def _benchmark(evaluation: BenchmarkSuite) -> Iterator[str]:
+    """A benchmark has rows, and a rule of its own in place of metrics."""
+    if not evaluation.sources:
+        yield problem("evaluation.sources", "{}", "at least one source", "evaluation=mmlu")
+    if evaluation.metrics:
+        yield problem("evaluation.metrics", evaluation.metrics, "none: the benchmark counts what is right", "evaluation.metrics=[]")
+    shots = getattr(evaluation, "shots", 0)
+    if shots < 0:
+        yield problem("evaluation.shots", shots, "0 or more", "evaluation.shots=0")
+    if isinstance(evaluation, CodeSuite):
+        if not evaluation.allow_code:
+            expected = "leave to run the programs that the model writes, in a sandbox without network"
+            yield problem("evaluation.allow_code", "false", expected, "evaluation.allow_code=true")
+        if evaluation.seconds < 1:
+            yield problem("evaluation.seconds", evaluation.seconds, "1 or more", "evaluation.seconds=3")
+        if evaluation.memory_mb < 128:
+            yield problem("evaluation.memory_mb", evaluation.memory_mb, "128 or more", "evaluation.memory_mb=512")
 
 
 def _devices(config: RunConfig) -> Iterator[str]:

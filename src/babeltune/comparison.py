@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from babeltune import statistics
+from babeltune import planning, statistics
 from babeltune.cells import cell_of
 from babeltune.config import dump
-from babeltune.errors import ConfigError, EvalError, nearest, problem
+from babeltune.errors import BabelTuneError, ConfigError, EvalError, nearest, problem
 from babeltune.identity import digest
 from babeltune.options import RunConfig
 from babeltune.records import Score
@@ -105,13 +105,36 @@ def named(configs: Sequence[RunConfig]) -> list[RunConfig]:
     return [replace(config, grid=replace(config.grid, name=name)) for config in configs]
 
 
+def outlook(configs: Sequence[RunConfig]) -> str | None:
+    """What the table of these configs will be able to tell, said before they run. None for a single row, and for no suite.
+
+    The held-out rows of a suite are not counted before they are drawn: there are at most so many.
+    """
+    from babeltune.evaluation import suites  # readers of every format
+
+    first = configs[0]
+    rows: dict[str, set[int]] = {}
+    for config, label in zip(configs, row_labels([dump(config) for config in configs]), strict=True):
+        rows.setdefault(label, set()).add(config.seed)
+    if len(rows) < 2 or first.evaluation.kind == "none":
+        return None
+    if first.evaluation.kind == "heldout":
+        num_items = first.evaluation.max_items * len(first.evaluation.sources)
+        return planning.ahead(num_items, min(map(len, rows.values())), len(rows), at_most=True)
+    try:
+        num_items = len(suites.items(first))
+    except BabelTuneError as error:
+        return f"what this table will tell apart is not known yet: {error}"
+    return planning.ahead(num_items, min(map(len, rows.values())), len(rows))
+
+
 def row_labels(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     """A short name for each config: what it says differently from the others. Equal configs but for the seed are named alike.
 
     >>> row_labels([{"data": {"name": "a"}, "seed": 0}, {"data": {"name": "b"}, "seed": 0}])
     ['a', 'b']
     """
-    flat = [_flat({key: part for key, part in config.items() if key not in IGNORED}) | _asked(config) for config in configs]
+    flat = [flattened({key: part for key, part in config.items() if key not in IGNORED}) | _asked(config) for config in configs]
     names = [f"{group}.{key}" for group, key in NAMED.items()]
     keys = dict.fromkeys([*names, *(key for one in flat for key in one)])
     varying = [key for key in keys if len({json.dumps(one.get(key)) for one in flat}) > 1]
@@ -145,11 +168,12 @@ def _says(key: str, value: Any) -> str:
     return f"{group if NAMED.get(group) == last else key}={value}"
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flattened(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A tree's values by dotted keys, but for what things are called."""
     found: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping) and value:
-            found |= _flat(value, f"{prefix}{key}.")
+            found |= flattened(value, f"{prefix}{key}.")
         elif not (prefix and key == "title"):
             found[f"{prefix}{key}"] = value
     return found
@@ -157,8 +181,11 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def read_rows(manifest: Path) -> list[Row]:
     """The rows of a noted grid, from what is on disk now."""
-    tree = read_json(manifest)
-    outputs = manifest.parents[1]
+    return rows_of(read_json(manifest), manifest.parents[1])
+
+
+def rows_of(tree: Mapping[str, Any], outputs: Path) -> list[Row]:
+    """The rows of what a manifest says, with folders below `outputs`."""
     rows = []
     for label in dict.fromkeys(cell["label"] for cell in tree["cells"]):
         cells = tuple(cell for cell in tree["cells"] if cell["label"] == label)
@@ -174,11 +201,14 @@ def table(manifest: Path) -> Table:
 
     Raises EvalError when cells were measured in different ways, ConfigError when the baseline is no row.
     """
-    tree = read_json(manifest)
-    rows = read_rows(manifest)
+    return table_of(read_json(manifest), read_rows(manifest))
+
+
+def table_of(tree: Mapping[str, Any], rows: Sequence[Row]) -> Table:
+    """The table of rows that are read already; `tree` is what their manifest says."""
     if tree["baseline"] is not None and tree["baseline"] not in [row.label for row in rows]:
         labels = [row.label for row in rows]
-        where = f"the baseline of {manifest.stem}"
+        where = f"the baseline of {tree['name']}"
         raise ConfigError(
             problem(where, repr(tree["baseline"]), f"one of {', '.join(labels)}", nearest(tree["baseline"], labels, 1))
         )
@@ -188,7 +218,7 @@ def table(manifest: Path) -> Table:
         state = [(row.label, "trained, not judged" if row.results else "—") for row in rows]
         return Table(title, ("mix", "state"), tuple(state), ())
     main = next(iter(judged[0].scores[0]))
-    _check_signatures(judged, main)
+    check_signatures(judged, main)
     baseline = next((row for row in judged if row.label == (tree["baseline"] or rows[0].label)), judged[0])
     compared = _compare(judged, main, baseline)
     extra = _details(judged, main)
@@ -297,7 +327,8 @@ def summary(manifest: Path, standings: Sequence[Standing]) -> str:
     return f"{render(table(manifest), 'text')}\n{where}   {again}"
 
 
-def _check_signatures(rows: Sequence[Row], name: str) -> None:
+def check_signatures(rows: Sequence[Row], name: str) -> None:
+    """Raises EvalError when rows were measured in different ways."""
     found = {run[name].signature for row in rows for run in row.scores if name in run}
     if len(found) != 1 or any(name not in run for row in rows for run in row.scores):
         raise EvalError(
@@ -327,6 +358,16 @@ def _notes(rows: Sequence[Row], main: str, compared: Compared, wanted: str | Non
         notes.append(f"seeds alone move a difference by up to {number(floor, digits=compared.digits)} (95 %)")
     else:
         notes.append("one seed each: intervals cover the choice of items, not that of seeds; add seed=0,1,2")
+    baseline = compared.baseline.label
+    notes += [
+        note
+        for note in (
+            planning.corrected(len(compared.differences)),
+            planning.discordant(compared.values, baseline),
+            planning.behind(compared.values, compared.differences, compared.seeds, baseline),
+        )
+        if note
+    ]
     labels = dict.fromkeys(label for row in rows for result in row.results for label in result.labels)
     return notes + [f"read with care: {label}" for label in labels]
 

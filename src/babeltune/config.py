@@ -16,7 +16,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, cast
 
-from babeltune import refusals
+from babeltune import modelchecks, refusals
 from babeltune.alternatives import ALTERNATIVES, EACH_OF
 from babeltune.checks import check
 from babeltune.errors import BabelTuneError, ConfigError, nearest, problem
@@ -99,6 +99,7 @@ def load(composed: Any) -> RunConfig:
     config = cast(RunConfig, _value(RunConfig, tree, "", problems))
     if any(UNKNOWN not in one for one in problems):
         raise ConfigError("\n".join(problems))
+    config = dataclasses.replace(config, model=modelchecks.resolved(config.model))
     if config.scale.standins and config.model.standin and config.model.standin != config.model.name:
         config = dataclasses.replace(config, model=_standin(config.model, config.scale.name))
     config = _decoded(config)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import re
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from babeltune import config as configs
 from babeltune.errors import BabelTuneError, ConfigError, problem
 from babeltune.options import ExtendVocabularyStage, PrepareStage, RunConfig
+from babeltune.overrides import listed
 
 if TYPE_CHECKING:
     from babeltune.progress import Standing
@@ -88,40 +88,6 @@ def launch(master: Any, jobs: Sequence[Sequence[str]], compose: Callable[[Sequen
     raise _Finished(refuse("\n".join(dict.fromkeys(problems))) if problems else answer(composed))
 
 
-def listed(entry: Mapping[str, Any]) -> list[str]:
-    """An entry of `grid.cells` as overrides.
-
-    >>> listed({"data": "none", "optimizer.clip": None, "evaluation.prompt": "Answer: {question}"})
-    ['data=none', 'optimizer.clip=null', 'evaluation.prompt="Answer: {question}"']
-    """
-    return [f"{key}={_written(value)}" for key, value in entry.items()]
-
-
-def _written(value: Any) -> str:
-    """A value as Hydra's command line reads it."""
-    from hydra.core.override_parser.types import Quote, QuotedString
-
-    match value:
-        case str() if re.fullmatch(r"[A-Za-z]\w*", value, re.ASCII) and value.lower() not in (
-            "null",
-            "true",
-            "false",
-            "nan",
-            "inf",
-        ):
-            return value
-        case str():
-            return QuotedString(text=value, quote=Quote.double).with_quotes()
-        case list():
-            return f"[{','.join(map(_written, value))}]"
-        case dict():
-            return "{" + ",".join(f"{key}:{_written(part)}" for key, part in value.items()) + "}"
-        case None:
-            return "null"
-        case _:
-            return str(value)
-
-
 def alone(composed: Any) -> int:
     """`answer` for a command line without axes. Raises nothing; a list of cells has no meaning there."""
     if composed.grid.cells:
@@ -147,11 +113,18 @@ def run_grid(composed: Sequence[tuple[Sequence[str], Any]]) -> int:
 
     wanted = comparison.named(_checked(composed))
     record = comparison.write_manifest(wanted)
-    standings = grid.run(with_parents(wanted), workers=wanted[0].grid.workers)
+    cells = with_parents(wanted)
+    if not all(cell.is_done for cell in cells) and (expected := comparison.outlook(wanted)):
+        print(expected, file=sys.stderr)
+    standings = grid.run(cells, workers=wanted[0].grid.workers)
     prepared = [config for config in wanted if isinstance(config.stage, PrepareStage)]
     print(_ledgers(standings) if len(prepared) == len(wanted) else comparison.summary(record, standings))
     for text in _vocabularies(standings):
         print(text)
+    if len(wanted) > 1 and len(prepared) < len(wanted):
+        from babeltune import dashboards
+
+        dashboards.mirror(record, wanted[0].logger)
     failed = [standing for standing in standings if standing.state != "done" and standing.state != "kept"]
     for standing in failed:
         print(f"error: {standing.cell.folder.name}: {standing.note}", file=sys.stderr)

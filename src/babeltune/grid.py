@@ -164,7 +164,7 @@ def _hear(group: Group, event: dict[str, Any], groups: list[Group]) -> None:
         return
     if kind == "progress":
         if standing.phase != event["phase"]:
-            standing.phase_started = time.monotonic()
+            standing.phase_started, standing.phase_first = time.monotonic(), event["done"]
         standing.phase, standing.done, standing.total = event["phase"], event["done"], event["total"]
         standing.note = event.get("note", "")
     elif kind in ("done", "failed", "preempted", "held"):

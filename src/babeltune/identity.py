@@ -36,12 +36,35 @@ DATA_KEYS = (
 NO_RULES = ("decoding", "prompt_tokens", "allow_code", "seconds", "memory_mb")
 """Keys of an evaluation that say how replies are made and run, and not which items there are."""
 
-NOT_ITEMS = ("name", "sources", "metrics", "prompt", "batch", *NO_RULES)
+NO_COUNTING = ("judged_by", "aspects", "category_score", "pools", "macros", "score_names", "answer_ends", "standin")
+"""Keys of a suite of rows that say how its items are scored."""
+
+NOT_ITEMS = ("name", "sources", "metrics", "prompt", "batch", *NO_RULES, *NO_COUNTING)
 """Keys of an evaluation that do not decide which its items are, or that count as bytes."""
 
 
-NO_ITEMS = ("name", "batch", "sources", "decoding", "allow_code")
+NO_ITEMS = ("name", "batch", "sources", "decoding", "allow_code", "standin")
 """Keys of a suite that say nothing of what is asked: the sources count by their bytes, its decoding as the cell's."""
+
+
+NO_VERDICTS = (
+    "url",
+    "concurrency",
+    "retries",
+    "timeout",
+    "max_requests",
+    "max_cost",
+    "prompt_price",
+    "answer_price",
+    "max_unreachable",
+    "batch",
+)
+"""Keys of a judge that change what asking costs and how long it takes, never what it is asked."""
+
+
+def judge_parts(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a judge's options determines its verdicts."""
+    return {key: value for key, value in tree.items() if key not in NO_VERDICTS}
 
 
 def digest(value: Any) -> str:
@@ -87,7 +110,8 @@ def training_parts(
             parts["apart"] = dict(apart)
     if uses_seed(config):
         parts["seed"] = config.seed
-    parts["precision"] = tree["precision"]
+    if config.model.answers is None:
+        parts["precision"] = tree["precision"]
     if isinstance(config.stage, ExtendVocabularyStage):  # it trains nothing, and is judged in a precision all the same
         return {name: part for name, part in parts.items() if name not in ("adapter", "optimizer")}
     if isinstance(config.stage, PrepareStage):
@@ -114,25 +138,32 @@ def _compared(config: RunConfig, against: Mapping[str, str]) -> dict[str, Any]:
     return sizes | {"against": source_parts(config.data.contamination.against, against)}
 
 
-def evaluation_id(config: RunConfig, *, data: Mapping[str, str], template: str, against: Mapping[str, str] | None = None) -> str:
+def evaluation_id(
+    config: RunConfig,
+    *,
+    data: Mapping[str, str],
+    template: str,
+    against: Mapping[str, str] | None = None,
+    judge: Mapping[str, Any] | None = None,
+) -> str:
     """The identity of how a cell is judged: suite, template, decoding and judge. It re-trains nothing.
 
-    How the training data is compared with the suite is in it where it is not the usual way, so that the report is made again.
+    `judge` is what `evaluation.judging.naming.parts` says of the judge, files by their bytes; without it the options count as they
+    are. How the training data is compared with the suite is in it where it is not the usual way, so that the report is made again.
     """
     tree = dump(config)
-    sampled = {"seed": config.seed} if config.decoding.sample else {}
+    asking: dict[str, Any] = {"seed": config.seed} if config.decoding.sample else {}
+    asking |= {"max_tokens": config.data.max_tokens, "template": template}
+    asking |= {"decoding": {key: value for key, value in tree["decoding"].items() if key != "name"}}
     return digest(
         {
             "version": VERSIONS["evaluation"],
             "evaluation": {key: value for key, value in tree["evaluation"].items() if key not in NO_ITEMS},
             "sources": source_parts({name: one for name, one in config.evaluation.sources.items() if name in data}, data),
             "heldout_fraction": config.data.heldout_fraction,
-            "max_tokens": config.data.max_tokens,
-            "template": template,
-            "decoding": {key: value for key, value in tree["decoding"].items() if key != "name"},
-            "judge": tree["judge"],
+            "judge": judge_parts(tree["judge"]) if judge is None else judge,
         }
-        | sampled
+        | (asking if config.model.answers is None else {})
         | _comparing(config, against or {})
     )
 

@@ -10,16 +10,23 @@ from babeltune.tables import Table, render
 
 COLUMNS = ("source", "language", "asked", "found", "dropped", "held out", "usable", "taken", "tokens", "share", "to learn")
 
+SHOWN = 3
+"""So many pairs of a row and the evaluation item in it."""
+
 
 def text(result: RunResult) -> str:
     """Everything that preparing a mix has to say."""
+    held = result.ledger.get("contamination")
+    found = [contamination(held)] if held is not None else []
+    return "\n\n".join([*map(render, tables(result)), *found, *_samples(result.ledger["cleaning"])])
+
+
+def tables(result: RunResult) -> list[Table]:
+    """What is in a mix, and what each cleaning step did where there were any."""
     ledger = result.ledger
     name, title = result.config["data"]["name"], result.config["data"]["title"]
-    parts = [render(_rows(f"{name}: {title}" if title else name, ledger))]
-    if ledger["cleaning"]:
-        parts.append(render(_steps(ledger["cleaning"])))
-    parts += list(_samples(ledger["cleaning"]))
-    return "\n\n".join(parts)
+    rows = _rows(f"{name}: {title}" if title else name, ledger)
+    return [rows, _steps(ledger["cleaning"])] if ledger["cleaning"] else [rows]
 
 
 def _rows(title: str, ledger: Mapping[str, Any]) -> Table:
@@ -61,6 +68,20 @@ def _steps(reports: Sequence[Mapping[str, Any]]) -> Table:
         rows.append((report["name"], of, *counts, _counts(report["dropped"])))
         notes += [f"{report['name']} ({of}), {fact}: {_fact(value)}" for fact, value in report["facts"].items()]
     return Table("Cleaning, step by step", ("step", "of", "seen", "changed", "kept", "dropped"), tuple(rows), tuple(notes))
+
+
+def contamination(report: Mapping[str, Any]) -> str:
+    """What of the evaluation is in the mix."""
+    items = sum(counts["items"] for counts in report["suites"].values())
+    lines = [report["label"] or f"none of {items:,} evaluation items is in the mix"]
+    for suite, counts in report["suites"].items():
+        if counts["found"]:
+            lines.append(f"  {suite}: {counts['found']:,} of {counts['items']:,} items")
+    for source, counts in report["sources"].items():
+        if counts["hold"]:
+            lines.append(f"  {source}: {counts['hold']:,} of {counts['rows']:,} rows hold one")
+    lines += [f"  {sample['place']} has {sample['item']} of {sample['suite']}" for sample in report["samples"][:SHOWN]]
+    return "\n".join(lines)
 
 
 def _samples(reports: Sequence[Mapping[str, Any]]) -> Iterator[str]:

@@ -264,7 +264,7 @@ class TemplateConfig:
 
 @dataclass(kw_only=True)
 class ModelConfig:
-    """The base model: a folder or hub id, another cell, or a fresh random one. Set one of the three."""
+    """The base model: a folder or hub id, another cell, a fresh random one, or answers that others gave. Set one of the four."""
 
     name: str = MISSING
     title: str = ""
@@ -276,6 +276,10 @@ class ModelConfig:
     """The cell it comes from: overrides that name it (`experiment=tiny`) or its folder. What it trained is merged into its base."""
     fresh: dict[str, Any] | None = None
     """A random model: a transformers config as keys, `model_type` first."""
+    answers: str | None = None
+    """A file of recorded answers, judged as a model's replies would be. See `babeltune.evaluation.answers`."""
+    adapter: str | None = None
+    """A folder of peft's over the base, to be judged as it is (data=none). Without another base, that which it names itself."""
     tokenizer: str | None = None
     """Folder or hub id of the tokenizer; null for the model's own. `train` learns one from the mix."""
     vocabulary: int = 2048
@@ -572,6 +576,8 @@ class DecodingConfig:
     top_k: int | None = None
     top_p: float | None = None
     repetition_penalty: float = 1.0
+    no_repeat_ngram: int | None = None
+    """No run of so many tokens comes twice in prompt and reply; null for no such rule."""
     beams: int = 1
 
 
@@ -610,6 +616,8 @@ class PathsConfig:
     """Folder with one folder per source."""
     outputs: str = "outputs"
     """Folder that every result is written to."""
+    answers: str = "answers.jsonl"
+    """File of recorded answers, for model=answers."""
 
 
 @dataclass(kw_only=True)

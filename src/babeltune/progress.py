@@ -28,6 +28,8 @@ class Standing:
     total: int = 0
     started: float = 0.0
     phase_started: float = 0.0
+    phase_first: int = 0
+    """What was done of the phase when it was first heard of: a cell that goes on has done that before."""
     seconds: float = 0.0
     not_before: float = 0.0
     """When a cell that another process holds is asked for again."""
@@ -99,6 +101,7 @@ def state_of(standing: Standing) -> str:
     filled = round(10 * standing.done / standing.total)
     words = [f"{standing.phase} {'█' * filled}{'░' * (10 - filled)} {standing.done}/{standing.total}"]
     elapsed = time.monotonic() - standing.phase_started
-    if 0 < standing.done < standing.total and elapsed > 1:
-        words.append(f"{elapsed / standing.done * (standing.total - standing.done):.0f} s left")
+    made = standing.done - standing.phase_first
+    if made > 0 and standing.done < standing.total and elapsed > 1:
+        words.append(f"{elapsed / made * (standing.total - standing.done):.0f} s left")
     return "  ".join([*words, standing.note] if standing.note else words)

@@ -9,7 +9,8 @@ adapter/         what was trained (`model/` when every weight was)
 base/            the random weights that an adapter stands on, where the cell's model was fresh
 model/           base and adapter merged, once another cell stands on this one; how far it is from them in `merged.json`
 trained.json     written last by training: facts about it
-evaluations/ID/  replies.jsonl, scores.json and asked.json, one folder for each way of judging
+evaluations/ID/  replies.jsonl, losses.json, scores.json and asked.json, one folder for each way of judging; with a judge also
+                 verdicts.jsonl and judged.json, what asking it took
 result.json      everything a table needs
 train.log        what the libraries had to say
 """
@@ -26,14 +27,16 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from babeltune.errors import HeldError, OutputError, problem
+from babeltune.judges import ReferenceJudge
 from babeltune.options import RunConfig
-from babeltune.records import MixLedger, Reply, Score
+from babeltune.records import MixLedger, Reply, Score, Verdict
+from babeltune.suites import RowsSuite
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +77,12 @@ class Evaluation:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a file so that a reader, or a crash, finds the old text or the new one and nothing between.
+    """`write_bytes` of a text in UTF-8."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Replace a file so that a reader, or a crash, finds the old bytes or the new ones and nothing between.
 
     Raises OutputError when the disk is full or the folder cannot be written.
     """
@@ -82,8 +90,8 @@ def write_text(path: Path, text: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
-            with open(temporary, "w", encoding="utf-8") as file:
-                file.write(text)
+            with open(temporary, "wb") as file:
+                file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
@@ -170,6 +178,17 @@ def read_replies(path: Path) -> list[Reply]:
         raise damaged(path, error) from error
 
 
+def write_verdicts(path: Path, verdicts: Iterable[Verdict]) -> None:
+    write_text(path, "".join(json.dumps(asdict(verdict), ensure_ascii=False) + "\n" for verdict in verdicts))
+
+
+def read_verdicts(path: Path) -> list[Verdict]:
+    try:
+        return [Verdict(**json.loads(line)) for line in path.read_text(encoding="utf-8").split("\n") if line]
+    except (OSError, ValueError, TypeError) as error:
+        raise damaged(path, error) from error
+
+
 def write_ledger(path: Path, ledger: MixLedger) -> None:
     write_json(path, asdict(ledger))
 
@@ -190,9 +209,14 @@ def read_result(folder: Path) -> RunResult | None:
         raise damaged(path, error) from error
 
 
+def evaluation_folder(folder: Path, evaluation: str) -> Path:
+    """Where a cell keeps what belongs to one way of judging it."""
+    return folder / "evaluations" / evaluation[:8]
+
+
 def read_evaluation(folder: Path, evaluation: str) -> dict[str, Score] | None:
     """The scores of one way of judging, or None when the cell was not judged so yet."""
-    path = folder / "evaluations" / evaluation[:8] / "scores.json"
+    path = evaluation_folder(folder, evaluation) / "scores.json"
     if not path.exists():
         return None
     try:
@@ -218,7 +242,13 @@ def read_evaluations(folder: Path) -> list[Evaluation]:
 
 def read_contamination(folder: Path, evaluation: str) -> dict[str, Any] | None:
     """What of the evaluation was found in the training data, or None when it was not looked for."""
-    path = folder / "evaluations" / evaluation[:8] / "contamination.json"
+    path = evaluation_folder(folder, evaluation) / "contamination.json"
+    return dict(read_json(path)) if path.exists() else None
+
+
+def read_judged(folder: Path, evaluation: str) -> dict[str, Any] | None:
+    """What asking a judge took and how much it scored, or None where none was asked."""
+    path = evaluation_folder(folder, evaluation) / "judged.json"
     return dict(read_json(path)) if path.exists() else None
 
 
@@ -233,6 +263,10 @@ def labels(config: RunConfig, standins: Sequence[str]) -> tuple[str, ...]:
         said.append(f"scale={config.scale.name}")
     if config.scale.standins and config.model.standin:
         said.append(f"{config.model.standin} in place of {config.model.name}")
+    if isinstance(config.evaluation, RowsSuite):
+        said += [config.evaluation.standin] if config.evaluation.standin else []
+        if config.evaluation.judged_by and isinstance(config.judge, ReferenceJudge):
+            said.append(f"{config.evaluation.name} without the judge of the paper")
     return (*said, *standins)
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import os
 import random
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,20 +18,26 @@ import numpy as np
 import torch
 
 from babeltune import results
-from babeltune.cells import Cell, cache_folder, cell_of, parent_config
+from babeltune.cells import Cell, at_hand, cache_folder, cell_of, parent_config
 from babeltune.config import dump
 from babeltune.data import lines, preparing
 from babeltune.data.batching import Examples
 from babeltune.data.joining import Joined
 from babeltune.data.preparing import Mixed, Writing
 from babeltune.evaluation import overlap, scoring, suites
+from babeltune.evaluation.answers import recorded
+from babeltune.evaluation.choosing import choose
 from babeltune.evaluation.generating import generate, reference_losses
+from babeltune.evaluation.judging import deciding
+from babeltune.evaluation.keeping import Kept
+from babeltune.identity import judge_parts
 from babeltune.modeling import adapters, extending, loading, merging, resizing
 from babeltune.modeling.loss import check_exact
 from babeltune.modeling.vocabulary import train_tokenizer
 from babeltune.options import Accelerator, ExtendVocabularyStage, NoAdapter, PrepareStage, PretrainStage, RunConfig, Texts
-from babeltune.records import Conversation, MixLedger, Score
+from babeltune.records import Conversation, Item, MixLedger, Reply, Score
 from babeltune.results import RunResult
+from babeltune.suites import NoSuite
 from babeltune.training import fitting
 from babeltune.training.fitting import Trained
 from babeltune.training.tracking import Tracker
@@ -39,6 +46,9 @@ log = logging.getLogger(__name__)
 
 Tell = Callable[..., None]
 """Called as tell("progress", phase=..., done=..., total=..., note=...)."""
+
+Answers = tuple[list[Reply], dict[str, tuple[float, int]]]
+"""Replies, and of each item's reference the summed loss and its tokens."""
 
 
 class Preempted(Exception):
@@ -57,12 +67,15 @@ def run(cell: Cell | RunConfig, tell: Tell = lambda event, **facts: None) -> Run
         settle(cell)
         if isinstance(cell.config.stage, PrepareStage):
             return count(cell, tracker, tell)
+        if cell.config.model.answers is not None:
+            return conclude(cell, judge_answers(cell, tracker, tell), tracker)
         if cell.parent is not None:
             merging.make_whole(cell.parent, cell.config.trainer)
         if isinstance(cell.config.stage, ExtendVocabularyStage) and not cell.is_trained:
             extend_vocabulary(cell, cell.config.stage, tell)
         tokenizer = _tokenizer(cell)
         way = preparing.writing(cell.config, tokenizer)
+        suites.suite(cell.config).ready(cell.config)
         if not cell.is_trained:
             train(cell, tokenizer, way, tracker, tell)
         fitting.end_process_group()
@@ -95,7 +108,23 @@ def count(cell: Cell, tracker: Tracker, tell: Tell) -> RunResult:
     ledger = preparing.prepare(cell.config, way, cache_folder(cell.config)).ledger
     results.write_ledger(cell.folder / "ledger.json", ledger)
     results.write_json(cell.folder / "trained.json", {"steps": 0, "ledger": asdict(ledger)})
+    tell("progress", phase="comparing with the evaluation", done=0, total=0)
+    there = at_hand(cell.config)
+    suite = dataclasses.replace(cell.config.evaluation, sources=there)
+    asked = dataclasses.replace(
+        cell.config, evaluation=suite if there or not cell.config.evaluation.sources else NoSuite(name="none")
+    )
+    compare(cell, asked, way, suites.items(asked))
+    results.write_json(results.evaluation_folder(cell.folder, cell.evaluation) / "scores.json", {})
     return conclude(cell, {}, tracker)
+
+
+def compare(cell: Cell, config: RunConfig, way: Writing, items: list[Item]) -> None:
+    """Write down what of the evaluation is in the training data."""
+    held = overlap.report(config, way, cache_folder(config), items)
+    if held is not None:
+        folder = results.evaluation_folder(cell.folder, cell.evaluation)
+        results.write_json(folder / "contamination.json", asdict(held) | {"label": held.label})
 
 
 def extend_vocabulary(cell: Cell, stage: ExtendVocabularyStage, tell: Tell) -> None:
@@ -174,23 +203,63 @@ def judge(cell: Cell, tokenizer: Any, way: Writing, tracker: Tracker, tell: Tell
     if known is not None:
         return known
     config = cell.config
-    folder = cell.folder / "evaluations" / cell.evaluation[:8]
+    folder = results.evaluation_folder(cell.folder, cell.evaluation)
     items = suites.items(config)
-    held = overlap.report(config, way, cache_folder(config), items)
-    if held is not None:
-        results.write_json(folder / "contamination.json", asdict(held) | {"label": held.label})
+    compare(cell, config, way, items)
+    answers = _answers(cell, folder, tokenizer, way, items, tell) if items else ([], {})
+    return _scores(cell, items, answers, way.identity, tracker, tell)
+
+
+def judge_answers(cell: Cell, tracker: Tracker, tell: Tell) -> dict[str, Score]:
+    """The scores of answers that are there already. No model is loaded, so there are no losses."""
+    suites.suite(cell.config).ready(cell.config)
+    results.write_json(cell.folder / "trained.json", {"steps": 0, "ledger": asdict(MixLedger((), 0.0))})
+    items = suites.items(cell.config)
+    replies = suites.suite(cell.config).answers(cell.config, recorded(cell.config, items))
+    results.write_replies(results.evaluation_folder(cell.folder, cell.evaluation) / "replies.jsonl", replies)
+    return _scores(cell, items, (replies, {}), {}, tracker, tell)
+
+
+def _scores(
+    cell: Cell, items: list[Item], answers: Answers, written: Mapping[str, str], tracker: Tracker, tell: Tell
+) -> dict[str, Score]:
+    """Judge replies, and write the scores down. `written` is what tokenizer and template are known by."""
+    config, (replies, losses) = cell.config, answers
+    folder = results.evaluation_folder(cell.folder, cell.evaluation)
     scores: dict[str, Score] = {}
     if items:
-        model = _trained_model(cell, len(tokenizer))
-        replies = generate(model, tokenizer, items, config, way, tell)
-        results.write_replies(folder / "replies.jsonl", replies)
-        losses = reference_losses(model, items, config, way)
-        scores = scoring.score(config, items, replies, losses, way.identity)
-        tracker.table("replies", *scoring.reply_table(items, replies))
+        answered = scoring.answered(items, replies)
+        judged = deciding.judge(config, answered, replies, cache_folder(config), functools.partial(_tell_judging, tell))
+        if judged.verdicts:
+            results.write_verdicts(folder / "verdicts.jsonl", judged.verdicts.values())
+            results.write_json(folder / "judged.json", {"signature": judged.signature, **judged.facts})
+        scores = scoring.score(config, items, replies, losses, written, judged)
+        tracker.table("replies", *scoring.reply_table(answered, replies, judged.verdicts))
     results.write_json(folder / "items.json", [asdict(item) for item in items])
-    results.write_json(folder / "asked.json", {group: dump(getattr(config, group)) for group in results.ASKED})
+    asked = {group: dump(getattr(config, group)) for group in results.ASKED}
+    results.write_json(folder / "asked.json", asked | {"judge": judge_parts(asked["judge"])})
     results.write_json(folder / "scores.json", {name: asdict(score) for name, score in scores.items()})
     return scores
+
+
+def _answers(cell: Cell, folder: Path, tokenizer: Any, way: Writing, items: list[Item], tell: Tell) -> Answers:
+    """Replies and reference losses. Those in the folder are not made again: only the judge was interrupted."""
+    if (folder / "losses.json").exists():
+        kept = results.read_json(folder / "losses.json")
+        return results.read_replies(folder / "replies.jsonl"), {item: (total, count) for item, (total, count) in kept.items()}
+    model = _trained_model(cell, len(tokenizer))
+    kept = Kept(folder / "replies.part.jsonl")
+    answer = choose if suites.suite(cell.config).asks == "choice" else generate
+    replies = suites.suite(cell.config).answers(cell.config, answer(model, tokenizer, items, cell.config, way, tell, kept))
+    results.write_replies(folder / "replies.jsonl", replies)
+    losses = reference_losses(model, [item for item in items if item.reference], cell.config, way)
+    results.write_json(folder / "losses.json", losses)
+    kept.end()
+    return replies, losses
+
+
+def _tell_judging(tell: Tell, done: int, total: int) -> None:
+    tell("progress", phase="judging", done=done, total=total)
 
 
 def conclude(cell: Cell, scores: dict[str, Score], tracker: Tracker) -> RunResult:
@@ -198,11 +267,13 @@ def conclude(cell: Cell, scores: dict[str, Score], tracker: Tracker) -> RunResul
     facts = results.read_json(cell.folder / "trained.json")
     ledger = facts.pop("ledger")
     held = results.read_contamination(cell.folder, cell.evaluation)
+    judged = results.read_judged(cell.folder, cell.evaluation)
     ledger = ledger if held is None else ledger | {"contamination": held}
     said = [
         *results.labels(cell.config, ledger["standins"]),
         *_inherited(cell),
         *([held["label"]] if held and held["label"] else []),
+        *([judged["label"]] if judged and judged["label"] else []),
     ]
     labels = tuple(dict.fromkeys(said))
     values = {f"score/{name}": score.value for name, score in scores.items()}
@@ -316,6 +387,8 @@ def _trained_model(cell: Cell, vocabulary: int) -> Any:
     else:
         base = loading.load_base(config, cell.parent, vocabulary)
         model = adapters.load(base, cell.folder, config) if config.data.sources else base
+        if config.model.adapter is not None:
+            model = adapters.load_foreign(base, Path(config.model.adapter), vocabulary)
     return model.to("cuda") if config.trainer.accelerator is Accelerator.gpu and not _is_quantised(model) else model
 
 

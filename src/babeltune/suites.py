@@ -38,7 +38,7 @@ class Choices(Enum):
     mmlu = "mmlu"
     """57 subjects: `subject`, `question`, `A` to `D` (or `choices`), `answer`. Examples come from the `dev` file."""
     crass = "crass"
-    """What would have happened: `premise` and `question` (or `input`), and options, the first of them right (or `target_scores`)."""
+    """What would have happened: `premise` and `question` (or `input`), and `options`, the first one right (or `target_scores`)."""
     mmcu = "mmcu"
     """Chinese examinations of four fields: `类别`, `题目`, `选项` (or `A` to `D`), `答案`, of one or more letters."""
 
@@ -106,10 +106,69 @@ class PreferenceSuite(BenchmarkSuite):
     kind: str = "preferences"
 
 
+class SameQuestion(Enum):
+    """What rows are that ask the same question."""
+
+    apart = "apart"
+    """Each row is an item of its own."""
+    together = "together"
+    """One item, with the references of all."""
+
+
+@dataclass(kw_only=True)
+class RowsSuite(EvaluationConfig):
+    """Questions that are rows of files. A field is named as in the row, or by its path: `turns.0` is the first of `turns`."""
+
+    kind: str = "rows"
+    question: str = "question"
+    """Field of what is asked."""
+    input: str = ""
+    """Field of what the question is about; empty for none."""
+    reference: str = ""
+    """Field of the right answer, a text or a list of texts; empty for none."""
+    category: str = ""
+    """Field of the kind of question; empty for none."""
+    id: str = ""
+    """Field that a question is known by; empty to know it by what it says."""
+    where: dict[str, str] = field(default_factory=dict)
+    """Field to the text it must have for the row to be asked."""
+    same_question: SameQuestion = SameQuestion.apart
+    """A question is the same by `id`, else by its words."""
+    categories: dict[str, str] = field(default_factory=dict)
+    """A category of the rows to its name here. Before that every name is casefolded, and its spaces are made plain ones."""
+    languages: list[str] = field(default_factory=list)
+    """Only questions in these; empty for all."""
+    sample: int | None = None
+    """So many rows of each source, drawn by what they say and not by where they stand; null for all."""
+    sample_seed: int = 0
+    max_items: int = 1_000_000
+    """The most items of each source, the first ones of the sample: a smaller suite is part of a larger one."""
+    judge_prompts: str = ""
+    """Name or pattern of those files of `sources` that have no questions, but what a judge is told about each category, as `class`
+    and `prompt`; empty for none."""
+    judged_by: str = ""
+    """The protocol of a judge that gives the paper's numbers; empty where metrics do."""
+    aspects: list[str] = field(default_factory=list)
+    """Facts of a verdict that are scored one by one; empty for the verdict's value."""
+    category_score: str = "{category}"
+    """Name of the judge's mean over a category."""
+    pools: dict[str, list[str]] = field(default_factory=dict)
+    """A further category to those that it is made of, over all their items."""
+    macros: dict[str, list[str]] = field(default_factory=dict)
+    """Name to the categories whose means it is the mean of; the first is the tables' score. Empty for `total`, over all items."""
+    score_names: dict[str, str] = field(default_factory=dict)
+    """A metric to the name that its score has: `rouge_l:char` to `rouge_l`."""
+    answer_ends: str = ""
+    """Where an answer ends although the model goes on: `###`. Empty for the model's own end."""
+    standin: str = ""
+    """What stands here in the place of the paper's questions; tables say so."""
+
+
 KINDS: dict[str, type[EvaluationConfig]] = {
     "none": NoSuite,
     "toy": ToySuite,
     "heldout": HeldoutSuite,
+    "rows": RowsSuite,
     "choices": ChoiceSuite,
     "fewshot": FewShotSuite,
     "code": CodeSuite,

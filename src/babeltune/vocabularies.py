@@ -9,6 +9,10 @@ COLUMNS = ("language", "lines", "tokens a line", "then", "less", "characters a t
 
 
 def text(result: RunResult) -> str:
+    return render(table(result))
+
+
+def table(result: RunResult) -> Table:
     """Tokens and characters of each language before and after, and how many pieces made the difference."""
     facts = result.training["vocabulary"]
     rows = []
@@ -20,4 +24,4 @@ def text(result: RunResult) -> str:
     notes = [f"{facts['learned']:,} pieces learned, {facts['overlapping']:,} of them there already, {facts['added']:,} added"]
     notes += [facts["note"]] if facts["note"] else []
     title = f"{result.cell}: {facts['old_size']:,} → {facts['size']:,} pieces"
-    return render(Table(title, COLUMNS, tuple(rows), tuple(notes)))
+    return Table(title, COLUMNS, tuple(rows), tuple(notes))

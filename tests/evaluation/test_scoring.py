@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 
 from babeltune.errors import EvalError
+from babeltune.evaluation.metrics import METRICS
 from babeltune.evaluation.scoring import reply_table, score
 from babeltune.options import RunConfig
 from babeltune.records import Item, Message, Reply
@@ -76,7 +77,9 @@ def test_losses_over_other_tokens_have_another_signature() -> None:
 def test_a_metric_that_is_not_there_is_refused() -> None:
     with pytest.raises(EvalError) as caught:
         score(_config("blue"), ITEMS, REPLIES, LOSSES, WRITTEN)
-    assert str(caught.value) == ("evaluation.metrics: got 'blue'; expected some of exact_match, bleu, chrf, rouge_l; try bleu")
+    assert str(caught.value) == (
+        f"evaluation.metrics: got 'blue'; expected some of {', '.join(METRICS)}; try evaluation.metrics=[bleu]"
+    )
 
 
 def test_the_table_of_replies_shows_question_reference_and_reply_side_by_side() -> None:

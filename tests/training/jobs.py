@@ -17,7 +17,7 @@ import peft  # noqa: F401 imported here, once, for every process that is forked 
 import torch
 import wandb  # noqa: F401 the same
 
-from babeltune import runner
+from babeltune import mirroring, runner
 from babeltune.config import compose
 from babeltune.data import preparing
 from babeltune.errors import BabelTuneError
@@ -25,7 +25,7 @@ from babeltune.modeling.loading import fresh_model
 from babeltune.modeling.vocabulary import train_tokenizer
 from babeltune.options import RunConfig
 from babeltune.records import Conversation
-from babeltune.training import fitting, tracking
+from babeltune.training import fitting
 from babeltune.training import module as modules
 
 REFUSED, PREEMPTED = 3, 143
@@ -276,7 +276,7 @@ class Gradients:
 
 def impatient() -> None:
     """Waits for a server a tenth of the time."""
-    tracking.SERVER_SECONDS /= 10
+    mirroring.SERVER_SECONDS /= 10
 
 
 class OtherCell:

@@ -30,7 +30,7 @@ def conversation(row: Row, source: SourceConfig) -> Conversation | Dropped:
         messages = READERS[source.format](fields)
     except _BadRow as error:
         return Dropped(row.place, error.reason, error.detail, is_bad=True)
-    return Conversation(tuple(messages), source.name, _language(fields, source), row.place)
+    return Conversation(tuple(messages), source.name, language(fields, source), row.place)
 
 
 def unfolded(rows: Iterable[Row | Dropped], source: SourceConfig) -> Iterator[Row | Dropped]:
@@ -72,7 +72,7 @@ def _renamed(fields: Fields, names: Mapping[str, str]) -> Fields:
     return kept | {new: fields[old] for old, new in names.items() if old in fields}
 
 
-def _language(fields: Fields, source: SourceConfig) -> str:
+def language(fields: Fields, source: SourceConfig) -> str:
     """The short tag: `zh` for `zh-CN` and `ZH`."""
     for key in ("lang", "language"):
         tag = fields.get(key)

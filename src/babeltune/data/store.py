@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import os
 import shutil
@@ -38,6 +37,8 @@ STORE_VERSION = 2
 """Part of every store's key. Raised when the same rows would give other files or counts."""
 CHUNK = 2048
 """Conversations encoded and written at a time; memory grows with this and not with the source."""
+CHUNK_CHARACTERS = 2**20
+"""The same in characters, whichever is reached first: a book is longer than a thousand conversations."""
 EXAMPLES_PER_REASON = 3
 
 
@@ -183,8 +184,16 @@ def _folder(key_parts: Mapping[str, object], cache: Path, max_tokens: int) -> Pa
 
 
 def _chunks(conversations: Iterable[Conversation | Dropped]) -> Iterator[list[tuple[int, Conversation | Dropped]]]:
-    numbered = enumerate(conversations)
-    while chunk := list(itertools.islice(numbered, CHUNK)):
+    chunk: list[tuple[int, Conversation | Dropped]] = []
+    room = CHUNK_CHARACTERS
+    for numbered in enumerate(conversations):
+        chunk.append(numbered)
+        if isinstance(numbered[1], Conversation):
+            room -= sum(len(message.text) + len(message.input) for message in numbered[1].messages)
+        if len(chunk) == CHUNK or room <= 0:
+            yield chunk
+            chunk, room = [], CHUNK_CHARACTERS
+    if chunk:
         yield chunk
 
 

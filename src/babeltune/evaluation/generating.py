@@ -19,7 +19,9 @@ from babeltune.data.batching import IGNORED, Document, collate, cut
 from babeltune.data.preparing import Writing
 from babeltune.data.tokenizing import fit_conversation
 from babeltune.errors import EvalError, problem
-from babeltune.evaluation.suites import answered
+from babeltune.evaluation import suites
+from babeltune.evaluation.keeping import Kept, Running
+from babeltune.evaluation.suites import answered, benchmarks
 from babeltune.modeling.loss import causal_lm, target_losses
 from babeltune.modeling.virtual import generation_inputs, num_virtual
 from babeltune.options import DecodingConfig, RunConfig
@@ -38,32 +40,43 @@ class Ends:
 
 
 def generate(
-    model: Any, tokenizer: Any, items: Sequence[Item], config: RunConfig, way: Writing, tell: Callable[..., None]
+    model: Any,
+    tokenizer: Any,
+    items: Sequence[Item],
+    config: RunConfig,
+    way: Writing,
+    tell: Callable[..., None],
+    kept: Kept | None = None,
 ) -> list[Reply]:
-    """A reply to each item, in the items' order. Prompts that are too long lose tokens from their beginning; the log counts them.
+    """A reply to each item, in the items' order. Batches whose replies are `kept` are not asked again.
 
+    Prompts that are too long lose worked examples from their end, then tokens from their beginning; the log counts them.
     What is drawn at random depends on the run's seed and the item alone.
     """
     lm = causal_lm(model)
     ends = end_marks(lm, tokenizer, way)
-    prompts = _prompts(items, way, tokenizer.bos_token_id, _room(lm, config, num_virtual(model)))
-    order = sorted(range(len(items)), key=lambda place: (len(prompts[place]), place))
+    prompts = prompt_ids(items, way, tokenizer.bos_token_id, room(lm, config, num_virtual(model)))
+    order = by_length(prompts)
+    verbatim = suites.suite(config).verbatim
     size = 1 if config.decoding.sample and config.decoding.beams > 1 else config.evaluation.batch  # beams draw from one generator
-    replies: dict[int, Reply] = {}
-    with _evaluating(lm):
-        for start in range(0, len(order), size):
-            places = order[start : start + size]
+    batches = [order[start : start + size] for start in range(0, len(order), size)]
+    running = Running(items, batches, kept, tell)
+    with evaluating(lm):
+        for places in running.missing():
             written = _batch(model, [items[place].id for place in places], [prompts[place] for place in places], config, ends)
-            replies |= {place: _reply(items[place].id, tokens, ends, way) for place, tokens in zip(places, written, strict=True)}
-            tell("progress", phase="answering", done=len(replies), total=len(items))
-    return [replies[place] for place in range(len(items))]
+            running.add(
+                [_reply(items[place].id, tokens, ends, way, verbatim) for place, tokens in zip(places, written, strict=True)]
+            )
+    return running.replies()
 
 
 def reference_losses(model: Any, items: Sequence[Item], config: RunConfig, way: Writing) -> dict[str, tuple[float, int]]:
     """For each item the summed loss of its reference answer with its end mark, in nats, and the tokens it is summed over.
 
-    An item whose answer does not fit into `data.max_tokens` is measured on the part that does; one without any is left out.
+    An item whose answer does not fit into `data.max_tokens` is measured on the part that does; one without any is left out, and so
+    is one that is bare text, which no answer in the template follows.
     """
+    items = [item for item in items if item.messages[-1].role != "text"]
     segments = [templates.render(answered(item), way.template, way.marks) for item in items]
     fitted = [
         fit_conversation(parts, ids, config.data.max_tokens)
@@ -72,7 +85,7 @@ def reference_losses(model: Any, items: Sequence[Item], config: RunConfig, way: 
     documents = [Document(row.ids, row.targets, place) for place, one in enumerate(fitted) for row in one.rows]
     lm = causal_lm(model)
     totals = torch.zeros(len(items), dtype=torch.float64, device=lm.device)
-    with _evaluating(lm):
+    with evaluating(lm):
         for group in cut([len(document.ids) for document in documents], config.trainer.micro_tokens):
             batch = collate([[documents[i]] for i in group], pad_id=0).to(lm.device)
             losses_N = target_losses(model, batch.input_ids_BT, batch.position_ids_BT, batch.document_ids_BT, batch.labels_BT)
@@ -108,27 +121,47 @@ def _closing(way: Writing) -> tuple[str, list[int]]:
     return shown[last].text, ids[last]
 
 
-def _room(lm: Any, config: RunConfig, num_virtual: int) -> int:
-    """The longest prompt, in tokens: `data.max_tokens`, or what the reply and trained tokens leave of the model's positions."""
+def room(lm: Any, config: RunConfig, num_virtual: int) -> int:
+    """The longest prompt, in tokens: `evaluation.prompt_tokens` or else `data.max_tokens`, or what the reply and trained tokens
+    leave of the model's positions."""
+    most = config.evaluation.prompt_tokens or config.data.max_tokens
     positions: int | None = getattr(lm.config, "max_position_embeddings", None)
     if positions is None:
-        return config.data.max_tokens
-    room = min(config.data.max_tokens, positions - config.decoding.max_new_tokens - num_virtual)
-    if room <= 0:
+        return most
+    left = min(most, positions - config.decoding.max_new_tokens - num_virtual)
+    if left <= 0:
         got, expected = config.decoding.max_new_tokens, f"fewer than the {positions} positions of {config.model.name}"
         hint = f"decoding.max_new_tokens={positions // 2}"
         raise EvalError(problem("decoding.max_new_tokens", got, expected, hint))
-    return room
+    return left
 
 
-def _prompts(items: Sequence[Item], way: Writing, bos: int | None, room: int) -> list[list[int]]:
-    """The ids up to where each reply starts."""
-    laid_out = [templates.render_prompt(item.messages, way.template, way.marks) for item in items]
-    whole = [[token for part in parts for token in part] for parts in way.encoder.encode(laid_out)]
-    num_cut = sum(len(ids) > room for ids in whole)
+def prompt_ids(items: Sequence[Item], way: Writing, bos: int | None, room: int) -> list[list[int]]:
+    """The ids up to where each reply starts: of the ways to put an item the longest that fits, or the end of the shortest."""
+    ways = [list(benchmarks.prompts(item)) for item in items]
+    whole = _encoded([messages[0] for messages in ways], way)
+    chosen = [0] * len(items)
+    while long := [place for place, ids in enumerate(whole) if len(ids) > room and chosen[place] + 1 < len(ways[place])]:
+        for place in long:
+            chosen[place] += 1
+        for place, ids in zip(long, _encoded([ways[place][chosen[place]] for place in long], way), strict=True):
+            whole[place] = ids
+    num_fewer, num_cut = sum(map(bool, chosen)), sum(len(ids) > room for ids in whole)
+    if num_fewer:
+        log.info("%d of %d prompts have fewer worked examples, to fit into %d tokens", num_fewer, len(items), room)
     if num_cut:
         log.warning("%d of %d prompts are longer than %d tokens and lose their beginning", num_cut, len(items), room)
     return [_end_of(ids, bos, room) for ids in whole]
+
+
+def by_length(prompts: Sequence[Sequence[int]]) -> list[int]:
+    """Places of prompts, the shortest first."""
+    return sorted(range(len(prompts)), key=lambda place: (len(prompts[place]), place))
+
+
+def _encoded(conversations: Sequence[Sequence[Message]], way: Writing) -> list[list[int]]:
+    laid_out = [templates.render_prompt(messages, way.template, way.marks) for messages in conversations]
+    return [[token for part in parts for token in part] for parts in way.encoder.encode(laid_out)]
 
 
 def _end_of(ids: list[int], bos: int | None, room: int) -> list[int]:
@@ -146,9 +179,7 @@ def _batch(model: Any, names: Sequence[str], prompts: Sequence[list[int]], confi
     from transformers import GenerationConfig
 
     lm = causal_lm(model)
-    width = max(map(len, prompts))
-    ids_BT = torch.tensor([prompt[:1] * (width - len(prompt)) + prompt for prompt in prompts], device=lm.device)
-    mask_BT = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=lm.device)
+    ids_BT, mask_BT = padded(prompts, lm.device)
     marks = sorted(ends.ids)
     settings = GenerationConfig(**decoding_settings(config.decoding), pad_token_id=marks[0], eos_token_id=marks)
     torch.manual_seed(_seed(config.seed, names[0]))  # for beams, which draw for one prompt at a time
@@ -157,6 +188,13 @@ def _batch(model: Any, names: Sequence[str], prompts: Sequence[list[int]], confi
     written_BT: Tensor = lm.generate(**inputs, generation_config=settings, logits_processor=_drawing(config, names, width))
     written: list[list[int]] = written_BT[:, width:].tolist()
     return written
+
+
+def padded(prompts: Sequence[list[int]], device: Any) -> tuple[Tensor, Tensor]:
+    """Left-padded ids, and where they are real."""
+    width = max(map(len, prompts))
+    ids_BT = torch.tensor([prompt[:1] * (width - len(prompt)) + prompt for prompt in prompts], device=device)
+    return ids_BT, torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
 
 
 def decoding_settings(decoding: DecodingConfig) -> dict[str, Any]:
@@ -169,6 +207,7 @@ def decoding_settings(decoding: DecodingConfig) -> dict[str, Any]:
         "min_new_tokens": decoding.min_new_tokens,
         "num_beams": decoding.beams,
         "repetition_penalty": decoding.repetition_penalty,
+        "no_repeat_ngram_size": decoding.no_repeat_ngram or 0,
         "do_sample": decoding.sample and decoding.beams > 1,
         "use_cache": True,
     }
@@ -211,14 +250,15 @@ class Draw:
         return torch.full_like(scores, -torch.inf).scatter_(1, drawn_B1, 0.0)
 
 
-def _reply(item: str, tokens: Sequence[int], ends: Ends, way: Writing) -> Reply:
-    """The reply in a row of tokens: what comes before the first end mark, without special tokens and outer white space."""
+def _reply(item: str, tokens: Sequence[int], ends: Ends, way: Writing, verbatim: bool) -> Reply:
+    """The reply in a row of tokens: what comes before the first end mark, without special tokens and, unless `verbatim`, without
+    outer white space."""
     end = next((place for place, token in enumerate(tokens) if token in ends.ids), None)
     text = way.encoder.decode(tokens[:end], skip_special=True)
     mark = ""
     if ends.text:
         text, mark, _ = text.partition(ends.text)
-    return Reply(item, text.strip(), "length" if end is None and not mark else "stop", len(tokens[:end]))
+    return Reply(item, text if verbatim else text.strip(), "length" if end is None and not mark else "stop", len(tokens[:end]))
 
 
 def _seed(seed: int, item: str) -> int:
@@ -227,7 +267,7 @@ def _seed(seed: int, item: str) -> int:
 
 
 @contextlib.contextmanager
-def _evaluating(lm: Any) -> Iterator[None]:
+def evaluating(lm: Any) -> Iterator[None]:
     """No dropout, no gradients, and none of the sampling settings that a model brings in its own `generation_config.json`."""
     from transformers import GenerationConfig
 

@@ -1,9 +1,10 @@
-"""Runs one program that nobody has read, where it can harm nothing. A script of its own: `sandbox.py` starts it and nothing imports it.
+"""Runs one program that nobody has read, where it can harm nothing. A script: `sandbox.py` starts it and nothing imports it.
 
-It reads {"program", "python", "prefix", "seconds", "memory_mb"} as JSON from its input and writes {"passed", "said"} to its output, or
-{"refused"} when this machine cannot keep a program apart. The program gets new user, mount, process, network and IPC namespaces; a file
-system of its own in memory that has the interpreter and the system's libraries read-only, and a folder to write in; no environment;
-no rights; and limits of time, memory, files and processes. It ends, with all it started, when its first process ends.
+It reads {"program", "python", "prefix", "seconds", "memory_mb"} as JSON from its input and writes {"passed", "said"} to its
+output, or {"refused"} when this machine cannot keep a program apart. The program gets new user, mount, process, network and IPC
+namespaces; a file system of its own in memory that has the interpreter and the system's libraries read-only, and a folder to
+write in; no environment; no rights; and limits of time, memory, files and processes. It ends, with all it started, when its
+first process ends.
 """
 
 from __future__ import annotations
@@ -208,7 +209,7 @@ def start(asked: dict[str, Any], token: str, result: int) -> NoReturn:
         libc.prctl(NO_NEW_PRIVILEGES, 1, 0, 0, 0)
         libc.prctl(SET_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
         os.closerange(3, 1024)
-        os.execve(asked["python"], ["python", "-I", "-S", "-c", HARNESS, token], {})
+        os.execve(asked["python"], ["python", "-I", "-S", "-c", HARNESS, token], {})  # noqa: S606
     except OSError as error:
         os.write(1, f"cannot start {asked['python']} ({error.strerror})".encode())
     os._exit(1)

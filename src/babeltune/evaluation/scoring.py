@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from babeltune.errors import EvalError, nearest, problem
-from babeltune.evaluation import metrics
-from babeltune.evaluation.metrics import METRICS
+from babeltune.evaluation import metrics, suites
+from babeltune.evaluation.judging.deciding import Judged
 from babeltune.options import RunConfig
-from babeltune.records import Item, Reply, Score
+from babeltune.records import Item, Reply, Score, Verdict
 
 
 def score(
@@ -18,35 +18,46 @@ def score(
     replies: Sequence[Reply],
     losses: Mapping[str, tuple[float, int]],
     written: Mapping[str, str],
+    judged: Judged | None = None,
 ) -> dict[str, Score]:
-    """Every configured metric, then the loss, each over the whole suite and over each of its languages. The first is the score.
+    """What a judge gave, every configured metric, then the loss, each over the whole suite and its groups. The first is the score.
 
-    `written` names the tokenizer and template: losses over other tokens are other losses.
+    A suite with scores of its own has those in the place of the judge's and the metrics'. `written` names the tokenizer and
+    template: losses over other tokens are other losses.
     """
     answers = {reply.item: reply.text for reply in replies}
     groups = {"": list(items)}
     for item in items:
         groups.setdefault(f"_{item.language}", []).append(item)
-    scores = []
-    for metric in config.evaluation.metrics:
-        scores += [_metric(f"{config.evaluation.name}/{metric}{name}", metric, group, answers) for name, group in groups.items()]
-    scores += [_loss(f"{config.evaluation.name}/loss{name}", group, losses, written) for name, group in groups.items()]
-    return {one.name: one for one in scores}
+    own = suites.suite(config).scores
+    judged = judged or Judged()
+    there = answered(items, replies)
+    scores, about = judged.scores(config.evaluation.name, there, replies)
+    if own is not None:
+        scores = own(config, there, replies, judged.verdicts)
+    scores = [_without_answer(score, items, replies) for score in scores]
+    for metric in [] if own is not None else config.evaluation.metrics:
+        rule = metrics.find(metric)
+        scores += [metrics.over(f"{config.evaluation.name}/{metric}{name}", rule, group, answers) for name, group in groups.items()]
+    if losses:
+        scores += [_loss(f"{config.evaluation.name}/loss{name}", group, losses, written) for name, group in groups.items()]
+    known = {one.name for one in scores}
+    return {one.name: one for one in [*scores, *(one for one in about if one.name not in known)]}
 
 
-def _metric(name: str, metric: str, items: Sequence[Item], answers: Mapping[str, str]) -> Score:
-    if metric not in METRICS:
-        raise EvalError(problem("evaluation.metrics", repr(metric), f"some of {', '.join(METRICS)}", nearest(metric, METRICS)))
-    rule = METRICS[metric]
-    values = {
-        item.id: rule.measure(answers[item.id], item.reference, item.language) if item.id in answers else None for item in items
-    }
-    languages = sorted({item.language for item in items})
-    alike: dict[str, list[str]] = {}
-    for language in languages:
-        alike.setdefault(rule.signature(language), []).append(language)
-    signature = " | ".join(f"{', '.join(names)}: {how}" for how, names in alike.items())
-    return metrics.score(name, values, signature, rule.higher_is_better)
+def answered(items: Sequence[Item], replies: Sequence[Reply]) -> list[Item]:
+    """The items that have a reply."""
+    known = {reply.item for reply in replies}
+    return [item for item in items if item.id in known]
+
+
+def _without_answer(score: Score, items: Sequence[Item], replies: Sequence[Reply]) -> Score:
+    """A score made of the answered items, with the others counted: those of its category or language where it has one."""
+    known = {reply.item for reply in replies}
+    group = score.name.partition("/")[2].partition("_")[2]
+    of_all = all(group not in (item.category, item.language) for item in items)
+    missing = sum(item.id not in known and (of_all or group in (item.category, item.language)) for item in items)
+    return replace(score, unscored=score.unscored + missing)
 
 
 def _loss(name: str, items: Sequence[Item], losses: Mapping[str, tuple[float, int]], written: Mapping[str, str]) -> Score:
@@ -64,13 +75,18 @@ def _loss(name: str, items: Sequence[Item], losses: Mapping[str, tuple[float, in
     )
 
 
-def reply_table(items: Sequence[Item], replies: Sequence[Reply]) -> tuple[list[str], list[list[Any]]]:
-    """Questions, references and replies side by side, as columns and rows."""
+def reply_table(
+    items: Sequence[Item], replies: Sequence[Reply], verdicts: Mapping[str, Verdict] | None = None
+) -> tuple[list[str], list[list[Any]]]:
+    """Questions, references, replies and what a judge said of them side by side, as columns and rows."""
     columns = ["item", "language", "category", "prompt", "reference", "reply", "finish"]
-    rows = [
+    rows: list[list[Any]] = [
         [item.id, item.language, item.category, _asked(item), item.reference, reply.text, reply.finish]
         for item, reply in zip(items, replies, strict=True)
     ]
+    if verdicts:
+        columns += ["verdict", "value"]
+        rows = [[*row, verdicts[item.id].outcome, verdicts[item.id].value] for item, row in zip(items, rows, strict=True)]
     return columns, rows
 
 

@@ -251,6 +251,47 @@ def _loaded_by_peft(base: Any, place: Path) -> Any:
         return PeftModel.from_pretrained(base, str(place))
 
 
+def load_foreign(base: Any, folder: Path, vocabulary: int) -> Any:
+    """A base with an adapter in peft's format that another program trained, apart as peft has it, for generation.
+
+    Raises ModelError when it does not fit: it cannot be loaded, some of its weights have no place, or the logits after it are
+    those of the base.
+    """
+    try:
+        model = _loaded_by_peft(base, folder.expanduser())
+    except Exception as error:  # peft and torch refuse in many ways
+        got = f"{folder}, which does not fit {base.name_or_path} ({' '.join(str(error).split())[:200]})"
+        raise ModelError(problem("model.adapter", got, "an adapter of this base", "model.path=FOLDER of its own base")) from error
+    if strays := _strays(model, folder.expanduser()):
+        got = f"{folder} with {len(strays)} weights that have no place in {base.name_or_path} ({', '.join(strays[:2])})"
+        raise ModelError(problem("model.adapter", got, "an adapter of this base", "model.path=FOLDER of its own base"))
+    if not _changes(model, vocabulary):
+        got = f"{folder}, which changes nothing in {base.name_or_path}"
+        raise ModelError(problem("model.adapter", got, "trained weights", "another adapter, or model.adapter=null"))
+    return model
+
+
+def _strays(model: Any, folder: Path) -> list[str]:
+    """Weights in an adapter's file that the loaded model has no place for; peft leaves them out without a word."""
+    from peft import get_peft_model_state_dict
+    from safetensors import safe_open
+
+    with safe_open(folder / "adapter_model.safetensors", framework="pt") as file:
+        there = set(file.keys())
+    return sorted(there - get_peft_model_state_dict(model, save_embedding_layers=False).keys())
+
+
+@torch.no_grad()
+def _changes(model: Any, vocabulary: int) -> bool:
+    """Whether any logit of a text of random tokens is another one with the adapter than without it."""
+    random = torch.Generator().manual_seed(0)
+    ids_BT = torch.randint(vocabulary, (1, 32), generator=random).to(model.device)
+    after = model(input_ids=ids_BT, use_cache=False).logits[:, -1]
+    with model.disable_adapter():
+        before = model(input_ids=ids_BT, use_cache=False).logits[:, -1]
+    return not torch.equal(before, after)
+
+
 def _loaded_own(base: Any, place: Path, config: RunConfig) -> Any:
     from safetensors.torch import load_file
 

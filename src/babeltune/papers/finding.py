@@ -215,7 +215,14 @@ def _with_macro(judged: Judged, name: str, macro_of: Sequence[str]) -> Judged:
 def _way_of_judging(judged: Judged, name: str) -> str:
     score, asked = judged.evaluation.scores[name], judged.evaluation.asked
     decoding = {key: value for key, value in asked["decoding"].items() if key != "name"}
-    parts = [score.signature, score.n + score.unscored, asked["evaluation"]["prompt"], asked["template"], decoding, asked["judge"]]
+    parts = [
+        score.signature,
+        score.n + score.unscored,
+        asked["evaluation"].get("prompt"),
+        asked["template"],
+        decoding,
+        asked["judge"],
+    ]
     return json.dumps(parts, sort_keys=True)
 
 

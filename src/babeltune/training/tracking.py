@@ -17,13 +17,11 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
+from babeltune.mirroring import open_run
 from babeltune.options import LoggerConfig
 from babeltune.results import write_text, writing
 
 log = logging.getLogger(__name__)
-
-SERVER_SECONDS = 20.0
-"""How long a W&B server may keep a cell waiting, at its beginning and at its end."""
 
 
 class Tracker(Logger):
@@ -42,7 +40,9 @@ class Tracker(Logger):
         self._file: FileIO | None = None
         self._run: Any | None = None
         self._is_mirrored = config.kind == "wandb"
-        self._start = functools.partial(_start_wandb, folder, config, run_id, name, group, settings)
+        self._start = functools.partial(
+            open_run, folder, config, run_id=run_id, name=name, group=group, kind="cell", settings=settings
+        )
 
     def __enter__(self) -> Tracker:
         return self
@@ -160,37 +160,3 @@ class Tracker(Logger):
         except Exception as error:  # whatever W&B raises, the run goes on: the file beside it has every number
             log.warning("W&B has stopped taking numbers (%s); %s has them all", error, self.path)
             self._run = None
-
-
-def _start_wandb(folder: Path, config: LoggerConfig, run_id: str, name: str, group: str, settings: Mapping[str, Any]) -> Any | None:
-    import wandb
-
-    mode = config.mode
-    if mode == "auto":
-        mode = "online" if os.environ.get("WANDB_API_KEY") and os.environ.get("WANDB_MODE", "online") == "online" else "offline"
-    try:
-        return wandb.init(
-            project=config.project,
-            id=run_id,
-            name=name,
-            group=group,
-            config=dict(settings),
-            dir=str(folder),
-            mode=mode,  # type: ignore[arg-type]
-            resume="allow" if mode == "online" else None,
-            reinit="finish_previous",
-            save_code=False,
-            settings=wandb.Settings(
-                silent=True,
-                console="off",
-                init_timeout=SERVER_SECONDS,
-                finish_timeout=SERVER_SECONDS,
-                disable_git=True,
-                x_disable_meta=True,
-                x_disable_stats=True,
-                x_save_requirements=False,
-            ),
-        )
-    except Exception as error:  # an unreachable server or a bad key: results are on disk all the same
-        log.warning("no W&B run for this cell (%s); its numbers are in %s", error, folder)
-        return None

@@ -254,7 +254,7 @@ def rewards(asked: Named, max_tokens: int, batch: int) -> Scorer:
     def encode(text: str) -> list[int]:
         ids = running.encode(loaded.tokenizer, text)
         if end is None:
-            return ids[: max_tokens]
+            return ids[:max_tokens]
         body = ids[:-1] if ids and ids[-1] == end else ids
         return [*body[: max_tokens - 1], end]
 

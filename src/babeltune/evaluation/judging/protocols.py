@@ -2,15 +2,15 @@
 
 belle    one reply by its category, 0 to 1: `得分` and a number. Every such number outside of echoes must be the same; two different
          ones are no verdict. Where there is none, a first line of `0.8分` counts.
-vicuna   two replies, 0 to 10 each (1 to 10 is asked; judges give a missing answer 0): the first line is two numbers and nothing else.
-         For math, whose judge solves first, else a tuple on a line that speaks of scores, or lines of `Assistant 1: 8`; all that
-         there are must agree. A tuple anywhere else may be a point of the plane.
+vicuna   two replies, 0 to 10 each (1 to 10 is asked; judges give a missing answer 0): the first line is two numbers and nothing
+         else. For math, whose judge solves first, else a tuple on a line that speaks of scores, or lines of `Assistant 1: 8`; all
+         that there are must agree. A tuple anywhere else may be a point of the plane.
 impact   relevance and coherence, 1 to 5: the first number of the words, or the last, as the published code reads. Anything but a
          whole number from 1 to 5 is no verdict; the published code made it a 1.
 
-A reply is data. It stands between marks made of a hash of what they enclose, which it therefore cannot hold. Where a judge repeats the
-reply, the copy is taken out before its words are read: between the marks whatever it is, elsewhere from ECHO characters on. What is
-shorter cannot be told from a verdict: repeated beside one, it leaves a belle judgement unparsable and never turns it.
+A reply is data. It stands between marks made of a hash of what they enclose, which it therefore cannot hold. Where a judge repeats
+the reply, the copy is taken out before its words are read: between the marks whatever it is, elsewhere from ECHO characters on.
+What is shorter cannot be told from a verdict: repeated beside one, it leaves a belle judgement unparsable and never turns it.
 """
 
 from __future__ import annotations

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
 
 from babeltune.evaluation import metrics
-from babeltune.evaluation.judging.protocols import SCALES
 from babeltune.evaluation.judging.wording import repaired
 from babeltune.records import Item, Reply, Score, Verdict
 
@@ -68,12 +67,12 @@ def own(suite: str, protocol: str, items: Sequence[Item], verdicts: Mapping[str,
 
 
 def about(
-    suite: str, protocol: str, items: Sequence[Item], replies: Sequence[Reply], verdicts: Mapping[str, Verdict], signature: str
+    suite: str, items: Sequence[Item], replies: Sequence[Reply], verdicts: Mapping[str, Verdict], signature: str
 ) -> list[Score]:
     """What tells how far the judge can be trusted, as scores that no table has for its main one."""
     scored = {name: verdict for name, verdict in verdicts.items() if verdict.outcome == "scored"}
     lengths = {reply.item: len(reply.text) for reply in replies}
-    found = [*_agreement(suite, protocol, verdicts, signature)]
+    found = [*_agreement(suite, verdicts, signature)]
     if any("won" in verdict.facts for verdict in scored.values()):
         found += _pairs(suite, items, scored, verdicts, signature)
     values = [(lengths[name], verdict.value) for name, verdict in scored.items() if verdict.value is not None and name in lengths]
@@ -88,6 +87,7 @@ def _pairs(
         found = {item.id: _value(verdicts.get(item.id), value) for item in items}
         return metrics.score(f"{suite}/{metric}", found, signature, higher_is_better)
 
+    has_both = all("flipped" in verdict.facts for verdict in scored.values())
     longer = {
         name: 100.0 * (verdict.facts["won"] == (1.0 if verdict.facts["characters"][0] > verdict.facts["characters"][1] else 0.0))
         for name, verdict in scored.items()
@@ -95,12 +95,12 @@ def _pairs(
     }
     return [
         rate("win_rate", lambda verdict: 100.0 * verdict.facts["won"]),
-        rate("flip_rate", lambda verdict: 100.0 * verdict.facts["flipped"], higher_is_better=False),
+        *([rate("flip_rate", lambda verdict: 100.0 * verdict.facts["flipped"], higher_is_better=False)] if has_both else []),
         metrics.score(f"{suite}/longer_wins", longer, f"share of decided pairs of unlike length|characters|{signature}"),
     ]
 
 
-def _agreement(suite: str, protocol: str, verdicts: Mapping[str, Verdict], signature: str) -> Iterator[Score]:
+def _agreement(suite: str, verdicts: Mapping[str, Verdict], signature: str) -> Iterator[Score]:
     equal: dict[str, float | None] = {}
     apart: dict[str, float | None] = {}
     for name, verdict in verdicts.items():
@@ -108,7 +108,7 @@ def _agreement(suite: str, protocol: str, verdicts: Mapping[str, Verdict], signa
         if pairs:
             equal[name] = 100.0 * statistics.fmean(first == second for first, second in pairs)
             distances = [abs(x - y) for first, second in pairs for x, y in zip(first, second, strict=True)]
-            apart[name] = SCALES.get(protocol, 1.0) * statistics.fmean(distances)
+            apart[name] = statistics.fmean(distances)
     if equal:
         yield metrics.score(f"{suite}/agreement", equal, f"share of equal judgements of one question|{signature}")
         yield metrics.score(f"{suite}/disagreement", apart, f"mean distance of judgements|{signature}", higher_is_better=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ from babeltune.judges import PAIRWISE
 from babeltune.records import Verdict
 
 Outcome = Literal["scored", "refused", "truncated", "unparsable", "unreachable"]
+Means = Mapping[str, tuple[float, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,43 +28,47 @@ class Judgement:
 
 
 def combine(protocol: str, item: str, asked: Mapping[str, Sequence[Judgement]]) -> Verdict:
-    """The verdict of one item, by part of the protocol. Every part needs a value; repeated ones are averaged.
+    """The verdict of one item from its judgements by part of the protocol. Every part that was asked needs a value; repeated
+    ones are averaged.
 
-    `facts` has `judgements`, the numbers of each part in the order asked, null for one without; for impact the mean of each
-    rubric; for a pair `won`, `flipped` and `ratings` of both replies, see `_pair`.
+    All numbers are on the score's scale. `facts` has `judgements`: of each part, in the order asked, the numbers or null; for
+    impact the mean of each rubric; for a pair see `_pair`.
     """
-    said = [one for part in PARTS[protocol] for one in asked[part]]
-    facts: dict[str, Any] = {"judgements": {part: [list(one.values) or None for one in asked[part]] for part in PARTS[protocol]}}
-    lost = next((one for part in PARTS[protocol] if not _means(asked[part]) for one in asked[part]), None)
-    text = "\n\n".join(one.text for one in said if one.text)
+    parts = [part for part in PARTS[protocol] if part in asked]
+    scale = SCALES[protocol]
+    facts: dict[str, Any] = {
+        "judgements": {part: [[scale * value for value in one.values] or None for one in asked[part]] for part in parts}
+    }
+    means = {part: _means(asked[part], scale) for part in parts}
+    text = "\n\n".join(one.text for part in parts for one in asked[part] if one.text)
+    lost = next((asked[part][0] for part in parts if not means[part]), None)
     if lost is not None:
         return Verdict(item, lost.outcome, None, text, facts | {"detail": lost.detail})
-    means = {part: _means(asked[part]) for part in PARTS[protocol]}
     if protocol in PAIRWISE:
-        facts |= _pair(means["given"], means["swapped"])
-        return Verdict(item, "scored", SCALES[protocol] * facts["ratings"][0], text, facts)
+        facts |= _pair(means)
+        return Verdict(item, "scored", facts["ratings"][0], text, facts)
     if len(means) > 1:
-        facts |= {part: SCALES[protocol] * mean[0] for part, mean in means.items()}
-    value = SCALES[protocol] * math.fsum(mean[0] for mean in means.values()) / len(means)
-    return Verdict(item, "scored", value, text, facts)
+        facts |= {part: mean[0] for part, mean in means.items()}
+    return Verdict(item, "scored", _mean(mean[0] for mean in means.values()), text, facts)
 
 
-def _means(judgements: Sequence[Judgement]) -> tuple[float, ...]:
+def _means(judgements: Sequence[Judgement], scale: float) -> tuple[float, ...]:
     """Of each of the numbers, over the judgements that have them; empty when none has."""
     scored = [one.values for one in judgements if one.outcome == "scored"]
-    return tuple(math.fsum(numbers) / len(numbers) for numbers in zip(*scored, strict=True))
+    return tuple(scale * _mean(numbers) for numbers in zip(*scored, strict=True))
 
 
-def _pair(given: Sequence[float], swapped: Sequence[float]) -> dict[str, Any]:
-    """`won`: 1 where ours is the better in both orders, 0 where the other is, else 0.5. `flipped`: the orders disagree.
+def _pair(means: Means) -> dict[str, Any]:
+    """`ratings`: of our reply and the other, each the mean of the orders asked. `won`: 1 where ours is the better in each order,
+    0 where the other is, else 0.5. `flipped`, where both orders were asked: they do not agree on it."""
+    orders = [means["given"]] if "given" in means else []
+    orders += [(means["swapped"][1], means["swapped"][0])] if "swapped" in means else []
+    signs = {(ours > theirs) - (ours < theirs) for ours, theirs in orders}
+    won = 0.5 + 0.5 * signs.copy().pop() if len(signs) == 1 else 0.5
+    flipped = {"flipped": len(signs) > 1} if len(orders) == 2 else {}
+    return {"ratings": [_mean(ratings) for ratings in zip(*orders, strict=True)], "won": won} | flipped
 
-    `ratings`: ours and the other's, each the mean of both orders.
-    """
-    first, second = _sign(given[0] - given[1]), _sign(swapped[1] - swapped[0])
-    won = 0.5 + 0.5 * first if first == second else 0.5
-    ratings = [(given[0] + swapped[1]) / 2, (given[1] + swapped[0]) / 2]
-    return {"won": won, "flipped": first != second, "ratings": ratings}
 
-
-def _sign(value: float) -> int:
-    return (value > 0) - (value < 0)
+def _mean(values: Iterable[float]) -> float:
+    values = list(values)
+    return math.fsum(values) / len(values)

@@ -1,13 +1,14 @@
 """How near a reply comes to its reference, in Chinese, Vietnamese and English alike.
 
-`library` has the metrics of every suite, whose tokens follow the language; `variants` those that papers compute in several ways, with
-the choice in the metric's name.
+`library` has the metrics of every suite, whose tokens follow the language; `variants` those that papers compute in several ways,
+with the choice in the metric's name.
 """
 
 from __future__ import annotations
 
 from babeltune.errors import EvalError, nearest, problem
 from babeltune.evaluation.metrics import variants
+from babeltune.evaluation.metrics.items import over
 from babeltune.evaluation.metrics.library import (
     METRICS as OWN,
 )
@@ -19,7 +20,7 @@ from babeltune.evaluation.metrics.library import (
 from babeltune.evaluation.metrics.measure import Metric, score
 from babeltune.evaluation.metrics.tokens import jieba_is_there
 
-__all__ = ["METRICS", "Metric", "TextTokens", "corpus_bleu", "corpus_bleu_signature", "find", "refused", "score"]
+__all__ = ["METRICS", "Metric", "TextTokens", "corpus_bleu", "corpus_bleu_signature", "find", "over", "refused", "score"]
 
 
 def _named(name: str) -> Metric:
@@ -28,7 +29,7 @@ def _named(name: str) -> Metric:
     return found
 
 
-METRICS: dict[str, Metric] = {**{name: _named(name) for name in variants.FAMILIES}, **OWN}
+METRICS: dict[str, Metric] = OWN | {name: _named(name) for name in variants.FAMILIES if name not in OWN}
 """By their names without choices."""
 
 
@@ -42,7 +43,7 @@ def find(name: str) -> Metric:
 
 def refused(name: str) -> str | None:
     """What is wrong with a metric's name in one sentence; None when there is such a metric."""
-    where, (family, *given) = "evaluation.metrics", name.split(":")
+    where, family = "evaluation.metrics", name.split(":")[0]
     if family not in METRICS:
         hint = f"evaluation.metrics=[{nearest(family, METRICS, 1)}]"
         return problem(where, repr(name), f"some of {', '.join(METRICS)}", hint)

@@ -141,10 +141,10 @@ def _rouge_l_signature(language: str) -> str:
 
 METRICS: dict[str, Metric] = {
     "exact_match": Metric(exact_match, _exact_match_signature),
-    "accuracy": Metric(accuracy, _accuracy_signature),
     "bleu": Metric(bleu, _bleu_signature, joint=_bleu_of_several),
     "chrf": Metric(chrf, _chrf_signature, joint=_chrf_of_several),
     "rouge_l": Metric(rouge_l, _rouge_l_signature),
+    "accuracy": Metric(accuracy, _accuracy_signature),
 }
 
 

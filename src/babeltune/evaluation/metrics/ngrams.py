@@ -93,8 +93,8 @@ def rouge_n(reply: Tokens, reference: Tokens, n: int, grams: str) -> float:
 def rouge_l(reply: Tokens, reference: Tokens, grams: str) -> float:
     """F1 of the longest common subsequences of all pairs of sentences, in 0..100.
 
-    `set`: the distinct tokens in any of them, of the distinct tokens. `bag`: their summed lengths, of all tokens, which with several
-    sentences a side can be more than the tokens there are; 100 is the most.
+    `set`: the distinct tokens in any of them, of the distinct tokens. `bag`: their summed lengths, of all tokens, which with
+    several sentences a side can be more than the tokens there are; 100 is the most.
     """
     own, theirs = _sentences(reply), _sentences(reference)
     common: Counter[str] = Counter()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from babeltune.errors import EvalError, problem
-from babeltune.evaluation.suites import own
+from babeltune.evaluation.suites import choices, code, fewshot, own, preferences, rows, rowscores
 from babeltune.options import RunConfig
 from babeltune.records import Item, Message, Reply, Score, Verdict
 
@@ -23,12 +23,23 @@ class Suite:
     """reply: the model writes an answer; choice: the likeliest of an item's labels is its answer."""
     scores: Callable[[RunConfig, Sequence[Item], Sequence[Reply], Mapping[str, Verdict]], list[Score]] | None = None
     """The suite's own scores, the main one first; None for the configured metrics over all items and by language."""
+    verbatim: bool = False
+    """Keep the white space around a reply: in a program it has a meaning."""
+    answers: Callable[[RunConfig, list[Reply]], list[Reply]] = lambda config, replies: replies
+    """What of the replies is the answer that is scored and judged."""
+    ready: Callable[[RunConfig], None] = lambda config: None
+    """Raises what would keep replies from being scored, before anything is trained."""
 
 
 SUITES: dict[str, Suite] = {
     "none": Suite(lambda config: []),
     "toy": Suite(own.toy),
     "heldout": Suite(own.heldout),
+    "rows": Suite(rows.items, scores=rowscores.scores, answers=rows.answers),
+    "choices": Suite(choices.items, scores=choices.scores),
+    "fewshot": Suite(fewshot.items, scores=fewshot.scores),
+    "code": Suite(code.items, scores=code.scores, verbatim=True, ready=code.ready),
+    "preferences": Suite(preferences.items, asks="choice", scores=preferences.scores),
 }
 """By `evaluation.kind`. A new kind is a class in `babeltune.suites` and a line here."""
 
