@@ -8,12 +8,14 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from babeltune import comparison
 from babeltune.cells import cell_of
 from babeltune.config import compose, dump
 from babeltune.options import PathsConfig, RunConfig
 from babeltune.records import Score
-from babeltune.results import ASKED, RunResult, write_json, write_result
+from babeltune.results import ASKED, RunResult, write_json, write_result, write_text
 
 
 @functools.cache
@@ -41,6 +43,8 @@ def finish(
     cell = cell_of(replace(composed(*overrides), paths=PathsConfig(outputs=str(outputs))))
     named = {one.name: one for one in scores}
     write_json(cell.folder / "trained.json", {"steps": 1})
+    write_json(cell.folder / "identity.json", {"identity": cell.identity, "parts": cell.parts})
+    write_text(cell.folder / "config.yaml", yaml.safe_dump(dump(cell.config), allow_unicode=True))
     judged = cell.folder / "evaluations" / cell.evaluation[:8]
     write_json(judged / "asked.json", {group: dump(getattr(cell.config, group)) for group in ASKED})
     write_json(judged / "scores.json", {n: asdict(one) for n, one in named.items()})

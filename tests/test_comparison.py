@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from babeltune import comparison
-from babeltune.comparison import row_labels, table, verdict
+from babeltune.comparison import row_labels, table
 from babeltune.config import compose, dump
 from babeltune.errors import ConfigError, EvalError
-from babeltune.statistics import Difference, Interval
+from babeltune.statistics import Difference, Interval, verdict
 from babeltune.tables import render
 from tests.finished import finish, note, score
 

@@ -19,6 +19,7 @@ OPTIONS = [f"{group}={path.stem}" for group in GROUPS for path in sorted((CONF /
 FILES = sorted({*CONF.rglob("*.yaml"), *SWEEPS.glob("*.yaml")})
 
 WITH = {
+    "evaluation=humaneval": ["evaluation.allow_code=true"],
     "judge=vicuna": ["judge.against=FOLDER"],
     "judge=fastchat": ["judge.against=FOLDER"],
     "judge=endpoint": ["judge.url=http://127.0.0.1:8000/v1", "judge.model=NAME"],

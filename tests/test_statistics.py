@@ -17,6 +17,7 @@ from babeltune.statistics import (
     Interval,
     SeedVariance,
     aligned,
+    crossed_bootstrap,
     holm,
     mcnemar,
     mean_interval,
@@ -343,3 +344,40 @@ def test_holm_agrees_with_its_definition(p_values: list[float]) -> None:
     for p, found in zip(p_values, adjusted, strict=True):
         assert p <= found <= 1.0
         assert found == pytest.approx(expected[p])
+
+
+@pytest.mark.parametrize("kind", ["graded", "right or wrong"])
+def test_the_crossed_bootstrap_agrees_with_the_interval_of_tables_where_seeds_are_many(
+    kind: Literal["graded", "right or wrong"],
+) -> None:
+    cells = table(np.random.default_rng(14), kind, 400, 30, 5.0, (6.0, 0.0))
+    boot, own = crossed_bootstrap(cells[0], cells[1], 4000, seed=0), compared(cells).interval
+    assert boot is not None
+    assert boot.covers == own.covers == ("items", "seeds")
+    assert (boot.value, boot.low, boot.high) == pytest.approx((own.value, own.low, own.high), abs=0.12 * (own.high - own.low))
+
+
+def test_the_crossed_bootstrap_of_two_seeds_allows_for_seeds_and_for_less_than_the_table_does() -> None:
+    cells = table(np.random.default_rng(15), "graded", 400, 2, 5.0, (0.0, 0.0, 0.0))
+    boots = [crossed_bootstrap(cells[0][:seeds], cells[1][:seeds], 2000, seed=0) for seeds in (1, 2)]
+    alone, both = (boot.high - boot.low for boot in boots if boot is not None)
+    own = compared(cells).interval
+    assert boots[0] is not None
+    assert boots[0].covers == ("items",)
+    assert alone < both < own.high - own.low
+
+
+def test_the_crossed_bootstrap_of_one_seed_is_the_percentile_bootstrap_of_items() -> None:
+    a, b = np.random.default_rng(16).normal(size=(2, 1, 80))
+    boot, other = crossed_bootstrap(a, b, 20_000, seed=0), paired_bootstrap(a[0], b[0], 20_000, seed=1, method="percentile")
+    assert boot is not None
+    assert other is not None
+    assert (boot.low, boot.high) == pytest.approx((other.low, other.high), abs=0.01)
+    assert boot == crossed_bootstrap(a, b, 20_000, seed=0)
+    assert crossed_bootstrap(np.empty((2, 0)), np.empty((2, 0)), 10, seed=0) is None
+
+
+def test_the_first_of_several_comparisons_is_found_at_a_share_of_the_level() -> None:
+    one, three = (minimal_detectable_difference(100, 2, 10, 0, comparisons=number) for number in (1, 3))
+    assert one == pytest.approx(1.959964 + 0.841621)
+    assert three == pytest.approx(2.393980 + 0.841621)

@@ -17,9 +17,12 @@ def main() -> int:
     for name, about, what in (
         ("table", "the comparison of a grid", "the grid's name, as its run printed it"),
         ("paper", "a table of a paper beside our own numbers", "the table, as belle-table2, or all"),
+        ("explain", "what differs between two finished cells, and in their scores", "a cell: folder or beginning of its identity"),
     ):
         command = commands.add_parser(name, help=about)
         command.add_argument("name", help=what)
+        if name == "explain":
+            command.add_argument("other", help="the cell to compare it with")
         command.add_argument("--format", default="text", help="text, md, latex, csv or html")
         command.add_argument("--outputs", type=Path, default=Path("outputs"), help="the folder of results")
         command.add_argument("--to", type=Path, help="a file to write, in place of the terminal")
@@ -29,7 +32,10 @@ def main() -> int:
         if arguments.command in ("report", "figure"):
             _picture(arguments)
             return 0
-        text = _text(arguments.command, arguments.name, arguments.outputs, arguments.format, arguments.to)
+        if arguments.command == "explain":
+            text = _explained(arguments.name, arguments.other, arguments.outputs, arguments.format)
+        else:
+            text = _text(arguments.command, arguments.name, arguments.outputs, arguments.format, arguments.to)
         if arguments.to is None:
             print(text)
         else:
@@ -62,6 +68,12 @@ def _picture(arguments: argparse.Namespace) -> None:
     drawn = reporting.figure(arguments.name, cells, outputs, path.suffix.removeprefix("."))
     write_bytes(path, drawn.data)
     print("\n".join([f"written: {path}", *drawn.notes]))
+
+
+def _explained(one: str, other: str, outputs: Path, form: str) -> str:
+    from babeltune import explaining
+
+    return "\n\n".join(render(table, form) for table in explaining.explain(one, other, outputs))
 
 
 def _text(command: str, name: str, outputs: Path, form: str, to: Path | None) -> str:

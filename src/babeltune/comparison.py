@@ -269,7 +269,7 @@ def _compare(judged: Sequence[Row], main: str, baseline: Row) -> Compared:
 def _details(judged: Sequence[Row], main: str) -> list[str]:
     """The further columns: the score and the loss in each language; the whole loss where there is only one."""
     suite = main.split("/")[0]
-    names = list(judged[0].scores[0])
+    names = list(dict.fromkeys(name for row in judged for run in row.scores for name in run))
     by_language = [name for name in names if name.startswith(f"{main}_")]
     losses = [name for name in names if name.startswith(f"{suite}/loss_")]
     if len(by_language) < 2:
@@ -290,7 +290,7 @@ def _line(row: Row, compared: Compared, extra: Sequence[str]) -> tuple[str, ...]
             for figure in (difference.interval.value, difference.interval.low, difference.interval.high)
         )
         delta, span = value, f"{low} … {high}"
-        word = verdict(difference, compared.p_values[row.label], compared.higher_is_better)
+        word = statistics.verdict(difference, compared.p_values[row.label], compared.higher_is_better)
     return (
         row.label,
         number(None if mean is None else mean.value, digits=digits),
@@ -307,13 +307,6 @@ def _detail(row: Row, name: str) -> str:
     found = [run[name] for run in row.scores if name in run]
     digits = 1 if all(score.higher_is_better for score in found) else LOSS_DIGITS
     return number(_mean([score.value for score in found]), digits=digits)
-
-
-def verdict(difference: statistics.Difference, p_value: float, higher_is_better: bool = True) -> str:
-    """What may be said of a difference once the table's other comparisons are allowed for (Holm)."""
-    if p_value >= 0.05:
-        return "not told apart"
-    return "better" if (difference.interval.value > 0) == higher_is_better else "worse"
 
 
 def summary(manifest: Path, standings: Sequence[Standing]) -> str:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 REFUSED = 2
 """Exit code when nothing was run because what was asked cannot be."""
+MULTIRUN = ("-m", "--multirun")
+"""They may stand anywhere; Hydra wants them before or behind all overrides."""
 FAILED = 1
 """Exit code when some cell failed."""
 
@@ -40,7 +42,7 @@ def main(arguments: list[str]) -> int:
     enter = hydra.main(config_path=str(configs.CONF), config_name="train", version_base="1.3")(
         lambda composed: outcome.append(alone(composed))
     )
-    sys.argv = [sys.argv[0], *arguments]
+    sys.argv = [sys.argv[0], *sorted(arguments, key=lambda word: word not in MULTIRUN)]
     try:
         with _scratch(), _hydra_returns():
             enter()
@@ -196,7 +198,7 @@ def _diagnosed(arguments: Sequence[str]) -> list[str]:
     alone = ("-m", "--multirun", "--resolve", "-r", "--run")
     skipped = {*flags, *(i + 1 for i in flags if arguments[i] not in alone and "=" not in arguments[i])}
     overrides = [word for i, word in enumerate(arguments) if i not in skipped]
-    if not {"-m", "--multirun"} & set(arguments) and not any(word.startswith("sweeps=") for word in overrides):
+    if not set(MULTIRUN) & set(arguments) and not any(word.startswith("sweeps=") for word in overrides):
         return configs.problems_of(overrides)
     cells = _expanded(overrides)
     if len(cells) == 1:
@@ -207,12 +209,12 @@ def _diagnosed(arguments: Sequence[str]) -> list[str]:
 def _expanded(overrides: Sequence[str]) -> list[list[str]]:
     """The cells of a grid; what cannot be read stays as it is, to be refused by name."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import OverrideParseException
+    from hydra.errors import HydraException
 
     axes: list[list[str]] = []
     for override in overrides:
         axes.append([override])
-        with contextlib.suppress(OverrideParseException):
+        with contextlib.suppress(HydraException):
             parsed = OverridesParser.create().parse_override(override)
             if parsed.is_discrete_sweep():
                 axes[-1] = [f"{parsed.get_key_element()}={value}" for value in parsed.sweep_string_iterator()]

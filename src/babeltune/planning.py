@@ -10,8 +10,8 @@ from babeltune import statistics
 from babeltune.statistics import Difference, Floats, SeedVariance
 from babeltune.tables import number
 
-POWERS = {0.8: "8 times in 10", 0.9: "9 in 10"}
-"""How often a difference is to be found, and how that is said."""
+POWERS = (0.8, 0.9)
+"""How often a difference is to be found."""
 
 SUPPOSED_ITEM_SD = 50.0
 """Of an item's difference between two runs, in points, before anything is known: as where every fourth item turns over."""
@@ -33,7 +33,7 @@ def ahead(num_items: int, num_seeds: int, num_rows: int, at_most: bool = False) 
     found = _found(num_items, num_seeds, item_sd, seed_sd, degrees=max(1, num_rows * (num_seeds - 1)), comparisons=num_rows - 1)
     words = f"{'at most ' if at_most else ''}{num_items} items, {num_seeds} {'seed' if num_seeds == 1 else 'seeds'}"
     unseen = "; what seeds add cannot be seen with one" if num_seeds == 1 else ""
-    return f"{words}, {num_rows} rows: expect to tell apart {_said(found, 1)}{unseen}"
+    return f"{words}, {num_rows} rows: expect to find {_said(found, 1)}{unseen}"
 
 
 def behind(values: Mapping[str, Floats], differences: Mapping[str, Difference], seeds: SeedVariance | None, baseline: str) -> str:
@@ -54,7 +54,7 @@ def behind(values: Mapping[str, Floats], differences: Mapping[str, Difference], 
         return ""
     found = _found(base.shape[1], num_seeds, item_sd, seed_sd, degrees=degrees, comparisons=len(compared))
     digits = 1 if max(found.values()) >= 1 else 3
-    return f"a table like this one tells apart {_said(found, digits)}"
+    return f"a table like this one finds {_said(found, digits)}"
 
 
 def discordant(values: Mapping[str, Floats], baseline: str) -> str:
@@ -99,8 +99,8 @@ def _found(num_items: int, num_seeds: int, item_sd: float, seed_sd: float, degre
 
 
 def _said(found: Mapping[float, float], digits: int) -> str:
-    (first, often), *others = ((number(found[power], digits=digits), words) for power, words in POWERS.items())
-    return f"a true difference of {first} {often}, of " + ", of ".join(f"{value} {words}" for value, words in others)
+    shares = [f"{number(difference, digits=digits)} in {power:.0%} of cases" for power, difference in found.items()]
+    return f"a true difference of {' and of '.join(shares)}"
 
 
 def _p(value: float) -> str:

@@ -263,6 +263,13 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
     return tuple(adjusted)
 
 
+def verdict(difference: Difference, p_value: float, higher_is_better: bool = True) -> str:
+    """What may be said of a difference once the table's other comparisons are allowed for (Holm)."""
+    if p_value >= 0.05:
+        return "not told apart"
+    return "better" if (difference.interval.value > 0) == higher_is_better else "worse"
+
+
 def noise_floor(seed_variance: SeedVariance | None, num_seeds: int = 1) -> float | None:
     """How far apart two results of one mix on one suite lie by their seeds alone, in 95 of 100 cases.
 

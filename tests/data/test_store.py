@@ -41,6 +41,7 @@ def _build(cache: Path, rows: Any, **changes: Any) -> store_module.TokenStore:
 
 def test_a_store_gives_back_rows_languages_and_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store_module, "CHUNK", 3)
+    monkeypatch.setattr(store_module, "CHUNK_CHARACTERS", 90)
     rows: list[Conversation | Dropped] = [_conversation(number, "yes" * (1 + number)) for number in range(20)]
     rows.insert(4, Dropped("toy:x", "invalid JSON", "line ends", is_bad=True))
     rows.insert(6, Dropped("toy:y", "empty answer", language="vi"))
@@ -153,3 +154,9 @@ def test_a_store_reads_the_same_in_another_process(tmp_path: Path) -> None:
 def _ids(row: int, store: store_module.TokenStore) -> list[int]:
     ids: list[int] = store[row][0].tolist()
     return ids
+
+
+def test_long_texts_make_small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "CHUNK_CHARACTERS", 250)
+    books = [Conversation((Message("text", "d" * 100),), "toy", "en", f"toy:{number}") for number in range(7)]
+    assert [len(chunk) for chunk in store_module._chunks(books)] == [3, 3, 1]

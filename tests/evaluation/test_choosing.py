@@ -17,7 +17,17 @@ from tests.modeling import tiny
 
 
 def _items() -> list[Item]:
-    questions = ["Hà Nội?", "法国的首都是哪里？" * 3, "a", "Translate this sentence. " * 3, "b c", "Thủ đô", "x", "é🎉", "The capital"]
+    questions = [
+        "Hà Nội?",
+        "法国的首都是哪里？" * 3,
+        "a",
+        "Translate this sentence. " * 3,
+        "b c",
+        "Thủ đô",
+        "x",
+        "é🎉",
+        "The capital",
+    ]
     made = [bare(f"i{n}", text, "A", "t") for n, text in enumerate(questions)]
     return [dataclasses.replace(item, labels=("a", "T", "x")[: 2 + n % 2]) for n, item in enumerate(made)]
 
@@ -76,5 +86,5 @@ def test_labels_are_told_apart_by_their_first_different_token() -> None:
 
 @pytest.mark.parametrize("labels", [("A", "AB"), ("AB", "AC", "B"), ("A", "A")])
 def test_labels_that_one_token_does_not_tell_apart_are_refused(labels: tuple[str, ...]) -> None:
-    with pytest.raises(EvalError, match="labels: got .*; expected labels that differ in one token; try another tokenizer"):
+    with pytest.raises(EvalError, match=r"labels: got .*; expected labels that differ in one token; try another tokenizer"):
         label_ids(labels, _Words())

@@ -156,7 +156,7 @@ def test_signatures_of_all_variants_differ_and_name_each_choice() -> None:
         ),
         ("rouge_1:char:jieba", "got 'rouge_1:char:jieba'; expected rouge_1:char or jieba or space, and set or bag; "),
         ("chrf:char", "got 'chrf:char'; expected chrf, which leaves no choice; try evaluation.metrics=[chrf]"),
-        ("bleu_5", "got 'bleu_5'; expected some of bleu_1, "),
+        ("bleu_5", "got 'bleu_5'; expected some of exact_match, "),
     ],
 )
 def test_a_name_that_is_no_variant_is_refused(name: str, words: str) -> None:

@@ -67,7 +67,9 @@ def test_a_right_program_passes_and_a_wrong_one_fails() -> None:
     assert not _run("def broken(:").passed
 
 
-@pytest.mark.parametrize("program", ["import os\nos._exit(0)", "import sys\nsys.exit(0)", "exit()", "import os\nos.close(1)\nos._exit(0)"])
+@pytest.mark.parametrize(
+    "program", ["import os\nos._exit(0)", "import sys\nsys.exit(0)", "exit()", "import os\nos.close(1)\nos._exit(0)"]
+)
 def test_a_program_that_ends_before_its_tests_fails(program: str) -> None:
     assert not _run(program).passed
 
@@ -163,7 +165,7 @@ def test_no_rights_are_left_to_change_what_is_shown() -> None:
 
 
 def test_no_other_process_can_be_seen_or_ended() -> None:
-    assert _run("import os\nassert os.getpid() == 1\nos.kill(%d, 9)" % os.getpid()).said.startswith("ProcessLookupError")
+    assert _run(f"import os\nassert os.getpid() == 1\nos.kill({os.getpid()}, 9)").said.startswith("ProcessLookupError")
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or not Path("/usr/bin/python3").exists(), reason="another user is tried by root")

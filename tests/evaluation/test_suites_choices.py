@@ -99,7 +99,7 @@ def test_mmlu_is_asked_in_instructevals_words(tmp_path: Path) -> None:
         ("sums:1", "C"),
     ]
     assert _text(items[0]) == MMLU
-    lead, first, second, question = MMLU.split("\n\n")
+    lead, first, _, question = MMLU.split("\n\n")
     assert [_text(items[0], fewer) for fewer in (1, 2)] == [f"{lead}\n\n{first}\n\n{question}", f"{lead}\n\n{question}"]
     assert [message.role for message in next(prompts(items[0]))] == ["text"]
 
@@ -144,7 +144,9 @@ def test_more_examples_than_there_are_are_refused(tmp_path: Path) -> None:
 
 def test_a_smaller_suite_is_part_of_a_larger_one(tmp_path: Path) -> None:
     benchmarks.mmlu(tmp_path)
-    names = [[item.id for item in suites.items(benchmarks.config(tmp_path, "mmlu", f"evaluation.max_items={n}"))] for n in (1, 2, 3, 9)]
+    names = [
+        [item.id for item in suites.items(benchmarks.config(tmp_path, "mmlu", f"evaluation.max_items={n}"))] for n in (1, 2, 3, 9)
+    ]
     assert [len(one) for one in names] == [1, 2, 3, 4]
     assert set(names[0]) < set(names[1]) < set(names[2]) < set(names[3])
 

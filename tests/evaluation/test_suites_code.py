@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
-from babeltune import cells, runner
+from babeltune import cells, results, runner
 from babeltune.errors import ConfigError, DataError, EvalError
 from babeltune.evaluation import sandbox, suites
 from babeltune.evaluation.generating import generate
@@ -93,12 +92,13 @@ def test_published_solutions_pass(tmp_path: Path) -> None:
 
 
 def test_a_reply_that_is_code_keeps_its_first_spaces(tmp_path: Path) -> None:
-    settings = _config(tmp_path)
+    _config(tmp_path)
+    settings = benchmarks.config(tmp_path, "humaneval", ALLOWED, "evaluation.decoding.temperature=50")
     model, tokenizer = tiny.model("llama"), tiny.tokenizer()
     way = tiny.writing(settings)
-    items = [bare(f"i{n}", "x " * n, "", "t") for n in range(1, 12)]
+    items = [bare(f"i{n}", "x " * n, "", "t") for n in range(1, 60)]
     kept = generate(model, tokenizer, items, settings, way, lambda event, **facts: None)
-    other = benchmarks.config(tmp_path, "toy_zh", "decoding=code", "decoding.max_new_tokens=24")
+    other = benchmarks.config(tmp_path, "toy_zh", "decoding=code", "decoding.temperature=50", "decoding.max_new_tokens=24")
     plain = generate(model, tokenizer, items, other, way, lambda event, **facts: None)
     assert [reply.text.strip() for reply in kept] == [reply.text for reply in plain]
     assert any(reply.text != reply.text.strip() for reply in kept)
@@ -149,5 +149,5 @@ def test_each_kind_of_benchmark_runs_whole(tmp_path: Path) -> None:
         assert first.n > 0
         assert first.value is not None
     assert len(list((tmp_path / "out").glob("*/trained.json"))) == 1  # judged four times, trained once
-    replies = [json.loads(line) for path in (tmp_path / "out").glob("*/evaluations/*/replies.jsonl") for line in path.open()]
-    assert any(reply["logprobs"] for reply in replies)
+    replies = [reply for path in (tmp_path / "out").glob("*/evaluations/*/replies.jsonl") for reply in results.read_replies(path)]
+    assert sum(len(reply.logprobs) == 2 for reply in replies) == 4

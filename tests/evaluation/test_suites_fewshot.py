@@ -59,7 +59,11 @@ def _bbh(root: Path) -> None:
 
 
 def _drop_row(number: int, *spans: str) -> dict[str, Any]:
-    return {"passage": f" Passage {number}.", "question": f"How many {number}? ", "answers_spans": {"spans": list(spans), "types": []}}
+    return {
+        "passage": f" Passage {number}.",
+        "question": f"How many {number}? ",
+        "answers_spans": {"spans": list(spans), "types": []},
+    }
 
 
 def test_bbh_is_asked_in_instructevals_words(tmp_path: Path) -> None:
@@ -137,7 +141,7 @@ def test_the_flat_form_of_drop_reads_alike(tmp_path: Path) -> None:
 
 def test_a_broken_row_is_refused(tmp_path: Path) -> None:
     benchmarks.write(tmp_path, "eval_bbh", sums=[{"input": "1 + 1", "answer": "2"}])
-    with pytest.raises(DataError, match="sums.jsonl:1: got keys 'input', 'answer'; expected 'target'; try"):
+    with pytest.raises(DataError, match=r"sums.jsonl:1: got keys 'input', 'answer'; expected 'target'; try"):
         suites.items(benchmarks.config(tmp_path, "bbh_0shot"))
     (tmp_path / "eval_bbh" / "sums.jsonl").write_text("{", encoding="utf-8")
     with pytest.raises(DataError, match="expected the row as it was published; try fetching the file again"):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from babeltune.records import Item, LedgerRow, Message, MixLedger, Reply, Sample, StepReport
-from babeltune.results import RunResult, read_result, write_json, write_replies, write_result
+from babeltune.results import write_json, write_replies
 from tests.finished import finish, note, score
 
 SCRIPT = '<script>alert("1")</script>'
@@ -54,19 +54,10 @@ def grid(outputs: Path, asked: list[Item] | None = None) -> str:
         folder = finish(cell, scores, outputs, (f"scale=quick {SCRIPT}",), ledger=ledger(), url="https://wandb.ai/x/y")
         answer(folder, questions, {item.id: f"{SCRIPT} 回答 {place}" for item in questions})
         curve(folder, place)
-        write_json(folder / "identity.json", {"identity": "1", "parts": {"base": "b" * 64, "sources": {"toy_zh": {"bytes": "d" * 64}}}})
+        write_json(
+            folder / "identity.json", {"identity": "1", "parts": {"base": "b" * 64, "sources": {"toy_zh": {"bytes": "d" * 64}}}}
+        )
     return note(CELLS, outputs).stem
-
-
-def result(folder: Path) -> RunResult:
-    found = read_result(folder)
-    assert found is not None
-    return found
-
-
-def replace_config(folder: Path, config: Mapping[str, Any]) -> None:
-    tree = asdict(result(folder)) | {"config": dict(config)}
-    write_json(folder / "result.json", tree)
 
 
 def answer(folder: Path, questions: list[Item], said: Mapping[str, str]) -> None:
@@ -80,11 +71,14 @@ def answer(folder: Path, questions: list[Item], said: Mapping[str, str]) -> None
 def curve(folder: Path, place: int, steps: int = 400) -> None:
     """Losses of two sources, and half a line at the end."""
     lines = [
-        {"step": step, "train/loss": 3 / step + place, "train/loss_toy_zh": 3 / step, "train/loss_中文": 4 / step, "train/tokens": 9}
+        {
+            "step": step,
+            "train/loss": 3 / step + place,
+            "train/loss_toy_zh": 3 / step,
+            "train/loss_中文": 4 / step,
+            "train/tokens": 9,
+        }
         for step in range(1, steps + 1)
     ]
     text = "".join(json.dumps(line) + "\n" for line in lines)
     (folder / "metrics.jsonl").write_text(text + '{"step": 401, "train/lo', encoding="utf-8")
-
-
-__all__ = ["CATEGORIES", "CELLS", "SCRIPT", "answer", "curve", "grid", "items", "ledger", "replace_config", "result", "write_result"]

@@ -141,6 +141,7 @@ def inline(svg: bytes, name: str, label: str) -> str:
     place, and its ink is the page's. `label` is read out in its place."""
     text = svg.decode()
     text = text[text.index("<svg") :]
+    text = re.sub(r"\s*<defs>\s*<style.*?</style>\s*</defs>", "", text, flags=re.DOTALL)
     text = re.sub(r'\s(?:xmlns(?::\w+)?|version)="[^"]*"', "", text)
     text = re.sub(r'\bid="', f'id="{name}-', text)
     text = re.sub(r'(href="#|url\(#)', rf"\g<1>{name}-", text)

@@ -7,6 +7,7 @@ model said is text, whatever it looks like.
 from __future__ import annotations
 
 import itertools
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from babeltune.errors import ConfigError, nearest, problem
 from babeltune.figures import Chart, Drawn
 from babeltune.figures.lettering import Form
 from babeltune.reporting import answers, charts, provenance
-from babeltune.reporting.gathering import Gathered, gather
+from babeltune.reporting.gathering import Gathered, Shown, gather
 
 SAMPLES = 3
 """Rows shown of each reason of a cleaning step."""
@@ -72,8 +73,13 @@ def _content(cells: Gathered) -> dict[str, Any]:
         "digests": _html(provenance.digests(cells)),
         "versions": _html(provenance.versions(cells)),
         "commands": provenance.commands(cells),
-        "again": " ".join(["babeltune report", *cells.asked, "--output report.html"]),
+        "again": _again(cells),
     }
+
+
+def _again(cells: Gathered) -> str:
+    outputs = [] if str(cells.outputs) == "outputs" else ["--outputs", str(cells.outputs)]
+    return shlex.join(["babeltune", "report", *cells.asked, *outputs, "--output", "report.html"])
 
 
 def _html(table: tables.Table | None) -> Any:
@@ -97,7 +103,7 @@ def _figures(found: Sequence[tuple[str, Chart | None]], prefix: str) -> list[dic
     return drawn
 
 
-def _cell(cell: Any) -> dict[str, Any]:
+def _cell(cell: Shown) -> dict[str, Any]:
     url = cell.result.tracking.get("url") if cell.result is not None else None
     is_address = isinstance(url, str) and url.startswith(("https://", "http://"))
     return {

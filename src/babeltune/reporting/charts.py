@@ -12,6 +12,7 @@ from babeltune.figures import Chart, Compared, Counts, Curves, Estimate, Line, S
 from babeltune.papers import spec
 from babeltune.reporting import gathering, logged
 from babeltune.reporting.gathering import Gathered, Shown
+from babeltune.results import find_results, read_json
 
 ALL = "all items"
 PRETRAINED = "cookbook-figure3"
@@ -61,7 +62,7 @@ def vocabulary(cells: Gathered) -> Chart | None:
     known = [
         (amount, row)
         for row in cells.judged
-        if (cell := cells.first(row.label)) is not None and cell.result is not None and (amount := _amount(cell.result.config))
+        if (cell := cells.first(row.label)) is not None and cell.result is not None and (amount := _amount(cell))
     ]
     if len(known) < 2:
         return None
@@ -181,13 +182,41 @@ def _line(label: str, curve: logged.Curve, points: int) -> Line:
     return Line(label, tuple(step for step, _ in thin), tuple(Estimate(loss, loss, loss) for _, loss in thin))
 
 
-def _amount(config: Mapping[str, Any]) -> str:
-    """How much text a base was pretrained on with its new pieces, as `20B`; empty where that is not known."""
-    model = config["model"]["name"]
+def _amount(cell: Shown) -> str:
+    """How much text a row's base was pretrained on with its new pieces, as `20B`: by the paper's table, or by the cells that it
+    comes from. Empty where that is not known."""
+    assert cell.result is not None
+    model = cell.result.config["model"]["name"]
     for row in spec.read(spec.files()[PRETRAINED])[0].rows:
         if row.cell.get("model") == model:
             return str(row.words[-1])
-    return ""
+    stages = list(_bases(cell))
+    if not any(kind in ("extend_vocabulary", "pretrain") for kind, _ in stages):
+        return ""
+    return _amount_of(sum(tokens for kind, tokens in stages if kind == "pretrain"))
+
+
+def _bases(cell: Shown) -> Iterator[tuple[str, int]]:
+    """Stage and tokens of each cell that a cell stands on, as far as they are in the same folder."""
+    known = {result.identity: result for result in find_results(cell.folder.parent)}
+    folder = cell.folder
+    while (path := folder / "identity.json").is_file():
+        parent = known.get(read_json(path)["parts"].get("base", ""))
+        if parent is None:
+            return
+        yield parent.config["stage"]["kind"], parent.training.get("tokens", 0)
+        folder = cell.folder.parent / parent.cell
+
+
+def _amount_of(tokens: int) -> str:
+    """
+    >>> _amount_of(0), _amount_of(3_400_000_000), _amount_of(950)
+    ('0', '3.4B', '950')
+    """
+    for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "K")):
+        if tokens >= size:
+            return f"{tokens / size:.1f}".removesuffix(".0") + letter
+    return str(tokens)
 
 
 def _number(amount: str) -> float:

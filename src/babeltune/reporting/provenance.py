@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,9 +44,17 @@ class Command:
 
 
 def differences(cells: Gathered) -> Table | None:
-    """Every key in which the rows' configs differ; None where they do not."""
+    """Every key in which the rows' configs differ; None where they do not. A source that not all rows have is named and no more."""
     shown = cells.firsts
-    flat = [flattened(_told(cell)) for cell in shown]
+    configs = [cell.result.config for cell in shown if cell.result is not None]
+    flat = [flattened(_told_of(config)) for config in configs]
+    for group in ("data", "evaluation"):
+        names = [list(config[group]["sources"]) for config in configs]
+        shared = set(names[0]).intersection(*names) if names else set()
+        for one, own in zip(flat, names, strict=True):
+            for key in [key for key in one if _is_of_source(key, group, set(own) - shared)]:
+                del one[key]
+            one[f"{group}.sources"] = own
     keys = dict.fromkeys(key for one in flat for key in one)
     varying = [key for key in keys if len({json.dumps(one.get(key)) for one in flat}) > 1]
     if not varying:
@@ -54,6 +62,10 @@ def differences(cells: Gathered) -> Table | None:
     rows = tuple((key, *(_value(one.get(key)) for one in flat)) for key in varying)
     labels = tuple(cell.label for cell in shown)
     return Table("Config: what differs", ("key", *labels), rows, num_words=len(labels) + 1)
+
+
+def _is_of_source(key: str, group: str, names: Set[str]) -> bool:
+    return any(key.startswith(f"{group}.sources.{name}.") for name in names)
 
 
 def digests(cells: Gathered) -> Table | None:
@@ -123,13 +135,10 @@ def _told_of(config: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _told(cell: Shown) -> dict[str, Any]:
-    assert cell.result is not None
-    return _told_of(cell.result.config)
-
-
 def _value(value: Any) -> str:
     if value is None:
         return "–"
+    if isinstance(value, list) and all(isinstance(part, str) for part in value):
+        value = ", ".join(value) or "none"
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"

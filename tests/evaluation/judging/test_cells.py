@@ -21,8 +21,7 @@ TINY = [
     "evaluation=toy_zh",
     "evaluation.max_items=50",
     "decoding.max_new_tokens=2",
-    "data.max_rows=16",
-    "data.max_tokens=128",
+    "data.max_rows=96",
     "optimizer.max_steps=1",
     "logger=none",
 ]
