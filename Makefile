@@ -7,7 +7,7 @@ GRID ?= demo
 PAPER_TABLES := $(sort $(notdir $(basename $(wildcard conf/paper/*.yaml))))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo wandb-report test check check-recipes bench tables $(PAPER_TABLES)
+.PHONY: help install demo report wandb-report test check check-recipes bench tables $(PAPER_TABLES)
 
 help: ## what there is
 	@grep -hE '^[a-z$$()A-Z_-]+:.*## ' $(MAKEFILE_LIST) | sed 's/$$(PAPER_TABLES)/belle-table2/' | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -32,6 +32,9 @@ demo: $(BIN)/.installed ## a small grid with known truths, offline: five mixes, 
 
 wandb-report: $(BIN)/.installed ## a Weights & Biases report on GRID=demo; without a server, what it would be
 	@$(BIN)/python -m babeltune.dashboards $(GRID) --outputs $(OUTPUTS)
+
+report: $(BIN)/.installed ## a grid in one HTML page, outputs/report.html; GRID=demo
+	@$(BIN)/babeltune report $(GRID) --outputs $(OUTPUTS) --output $(OUTPUTS)/report.html
 
 test: $(BIN)/.installed ## the whole test suite
 	$(BIN)/python -m pytest -n 2 --dist loadfile

@@ -4,8 +4,8 @@
     python bench/intervals.py --data FOLDER
 
 Simulated rows are those of tests/test_statistics.py. `cover`: 95 % intervals of a difference that hold the truth. `A/A`: two rows
-of one mix called different at 0.05. `found`: a planted 15 points called different. `bootstrap`: `cover` of the crossed bootstrap, of
-a tenth of the tables. FOLDER has eval_alpacaeval_outputs and eval_vicuna80_table, verdicts of GPT-4 on real answers.
+of one mix called different at 0.05. `found`: a planted 15 points called different. `bootstrap`: `cover` of the crossed bootstrap,
+of a tenth of the tables. FOLDER has eval_alpacaeval_outputs and eval_vicuna80_table, verdicts of GPT-4 on real answers.
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ def methods() -> Table:
     ]
     apart = sum(p < 0.05 for p in adjusted)
     notes = (
-        f"{apart} of {len(pairs)} pairs are told apart; about 3.8 points is the least difference whose own interval leaves out zero",
+        f"{apart} of {len(pairs)} pairs are told apart; about 3.8 points is the least whose own interval leaves out zero",
         "supposes that two methods' answers to one question are unrelated; with each item's answers intervals would be narrower",
         "one training each: what another seed would give is in no interval",
     )

@@ -33,6 +33,8 @@ WITH = {
     "stage=pretrain": ["template=plain"],
     "template=plain": ["stage=pretrain"],
     "model=tiny_fresh": ["adapter=none"],
+    "model=answers": ["data=none"],
+    "model=adapter": ["data=none", "model.adapter=FOLDER"],
     "data=none": [],
     "adapter=prompt": ["data.layout=padded"],
     "adapter=p_tuning": ["data.layout=padded"],
@@ -68,7 +70,7 @@ def test_every_option_composes_builds_and_survives_a_round_trip(option: str) -> 
 
 @pytest.mark.parametrize("model", sorted(path.stem for path in (CONF / "model").glob("*.yaml")))
 def test_every_model_builds_at_the_papers_size_as_itself(model: str) -> None:
-    config = compose([f"model={model}", "scale=paper"])
+    config = compose([f"model={model}", "scale=paper", *WITH.get(f"model={model}", [])])
     own = read(CONF / "model" / f"{model}.yaml")
     from_cell = own.get("from_cell") and own["from_cell"].replace("${scale.name}", "paper").replace("${scale.base}", "paper")
     assert (config.model.path, config.model.from_cell) == (own.get("path"), from_cell)

@@ -129,9 +129,9 @@ TOGETHER = {
     "template=plain": "template=plain with stage=tune: got documents, which have no answers to learn; expected template=alpaca",
     "trainer.micro_tokens=100": "trainer.micro_tokens: got 100; expected room for one example of data.max_tokens=256; "
     "try trainer.micro_tokens=256 or a smaller data.max_tokens",
-    "model.path=somewhere": "model: got path and from_cell; expected one of path, from_cell and fresh; "
+    "model.path=somewhere": "model: got path and from_cell; expected one of path, from_cell, fresh and answers; "
     "try model.path=null, model.from_cell=null",
-    "model.from_cell=null": "model: got no weights; expected one of path, from_cell and fresh; try model=tiny",
+    "model.from_cell=null": "model: got no weights; expected one of path, from_cell, fresh and answers; try model=tiny",
     "model.tokenizer=train": "model.tokenizer: got train; expected a fresh model and a mix to learn it from",
     "model=tiny_fresh model.tokenizer=null": "model.tokenizer: got None; expected a tokenizer for a fresh model",
     "model.lora_targets=[]": "adapter.targets: got []; expected names of linear modules; try adapter.targets=[q_proj,v_proj]",

@@ -14,7 +14,7 @@ from tests.test_statistics import compared, table
 
 def test_before_training_the_line_says_items_seeds_rows_and_differences() -> None:
     assert planning.ahead(150, 2, 5) == (
-        "150 items, 2 seeds, 5 rows: expect to find a true difference of 13.8 in 80% of cases and of 15.6 in 90% of cases"
+        "150 items, 2 seeds, 5 rows: expect to find a true difference of 13.8 in 80 % of cases and of 15.6 in 90 % of cases"
     )
     assert planning.ahead(150, 1, 2).endswith("; what seeds add cannot be seen with one")
     assert planning.ahead(150, 2, 5, at_most=True).startswith("at most 150 items")
@@ -39,7 +39,7 @@ def test_what_is_said_after_a_table_is_found_as_often_as_said() -> None:
         seeds = statistics.pooled_seed_variance(rows)
         pairs = {label: statistics.paired_difference(cell, values["r0"], seeds) for label, cell in values.items() if label != "r0"}
         said.append(planning.behind(values, {label: pair for label, pair in pairs.items() if pair}, seeds, "r0"))
-    shifts = [float(re.findall(r"difference of ([\d.]+) in 80%", sentence)[0]) for sentence in said]
+    shifts = [float(re.findall(r"difference of ([\d.]+) in 80 %", sentence)[0]) for sentence in said]
     shift = float(np.median(shifts))
     again = [compared(table(rng, "graded", 150, 3, 1.0, (shift, 0.0, 0.0, 0.0))).p_value < 0.05 / 3 for _ in range(600)]
     assert 0.7 <= np.mean(again) <= 0.92
@@ -65,7 +65,7 @@ def test_mcnemar_counts_the_items_that_one_run_alone_has_right() -> None:
 @pytest.mark.parametrize(
     ("cells", "begins"),
     [
-        ([["data=toy_zh"], ["data=toy_en"]], "150 items, 1 seed, 2 rows: "),
+        ([["data=toy_zh", "evaluation=toy_zh"], ["data=toy_en", "evaluation=toy_zh"]], "150 items, 1 seed, 2 rows: "),
         ([["data=toy_zh", f"seed={seed}"] for seed in (0, 1)], None),
         ([["data=toy_zh", "evaluation=none"], ["data=toy_en", "evaluation=none"]], None),
         ([["data=zh_alpaca4"], ["data=en_alpaca"]], "at most "),

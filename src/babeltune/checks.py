@@ -8,12 +8,13 @@ from collections.abc import Iterator
 
 from babeltune import judgechecks, mixchecks, modelchecks, stepchecks, vocabularychecks
 from babeltune.errors import nearest, problem
-from babeltune.judges import PROTOCOLS
+from babeltune.judges import PROTOCOLS, EndpointJudge
 from babeltune.options import (
     Accelerator,
     AdaLoraAdapter,
     DoraAdapter,
     ExtendVocabularyStage,
+    JudgeConfig,
     Layout,
     NoAdapter,
     Precision,
@@ -29,6 +30,9 @@ WORDS = {
     "logger.mode": ("auto", "offline", "online"),
 }
 """Keys that take one of a few words and choose no type."""
+
+BENCHMARKS = "eval_"
+"""What the folders of evaluation data are called by."""
 
 POSITIVE_OF_ADAPTERS = ("rank", "alpha", "initial_rank", "target_rank", "interval", "tokens", "hidden", "size")
 """Keys of adapters that are above zero."""
@@ -132,6 +136,10 @@ def _words(config: RunConfig) -> Iterator[str]:
 
 
 def _sources(config: RunConfig) -> Iterator[str]:
+    for name in config.data.sources:
+        if name.startswith(BENCHMARKS):
+            expected = "something that no suite asks: some benchmarks carry a mark by which models that read them are told"
+            yield problem(f"data.sources.{name}", "a benchmark to train on", expected, f"~data.sources.{name}")
     for group, sources in (("data", config.data.sources), ("evaluation", config.evaluation.sources)):
         for name, source in sources.items():
             where = f"{group}.sources.{name}"
@@ -190,7 +198,7 @@ def _evaluation(config: RunConfig) -> Iterator[str]:
     if isinstance(evaluation, BenchmarkSuite):
         yield from _benchmark(evaluation)
     elif isinstance(evaluation, RowsSuite):
-        yield from _rows(evaluation)
+        yield from _rows(evaluation, config.judge)
     elif not evaluation.metrics:
         yield problem("evaluation.metrics", "[]", "at least one metric", "evaluation.metrics=[exact_match]")
     if isinstance(evaluation, ToySuite) and not evaluation.languages:
@@ -203,13 +211,16 @@ def _evaluation(config: RunConfig) -> Iterator[str]:
         )
 
 
-def _rows(evaluation: RowsSuite) -> Iterator[str]:
+def _rows(evaluation: RowsSuite, judge: JudgeConfig) -> Iterator[str]:
     """A suite of rows is scored by metrics of its references, or by a judge."""
     if not evaluation.sources:
         yield problem("evaluation.sources", "{}", "at least one source", "evaluation=belle_1k")
     if evaluation.judged_by and evaluation.judged_by not in PROTOCOLS:
         hint = f"evaluation.judged_by={nearest(evaluation.judged_by, PROTOCOLS, 1)}"
         yield problem("evaluation.judged_by", repr(evaluation.judged_by), f"one of {', '.join(PROTOCOLS)}", hint)
+    if evaluation.aspects and isinstance(judge, EndpointJudge) and judge.protocol != evaluation.judged_by:
+        expected = f"{evaluation.judged_by}, which gives {' and '.join(evaluation.aspects)}"
+        yield problem("judge.protocol", repr(judge.protocol), expected, f"judge.protocol={evaluation.judged_by}")
     if not evaluation.metrics and not evaluation.judged_by:
         expected = "at least one metric, or evaluation.judged_by"
         yield problem("evaluation.metrics", "[]", expected, "evaluation.metrics=[chrf] evaluation.reference=FIELD")

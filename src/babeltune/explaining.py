@@ -298,7 +298,7 @@ def _compared(
         change = number(interval.value, sign=True, digits=digits)
         rows.append((line, *means, change, f"{low} … {high}" if interval.covers else NOTHING, word, str(interval.num_items)))
     columns = (what, "A", "B", "B − A", "95 % CI", "so", "n")
-    said = "one training each: intervals cover the choice of items, not that of seeds; `so` allows for the table's other lines"
+    said = "means over items that both scored; one training each: intervals cover the choice of items, not that of seeds; `so` allows for the table's other lines"
     return Table(title, columns, tuple(rows), (*notes, *([said] if rows else [])))
 
 

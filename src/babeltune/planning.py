@@ -99,7 +99,7 @@ def _found(num_items: int, num_seeds: int, item_sd: float, seed_sd: float, degre
 
 
 def _said(found: Mapping[float, float], digits: int) -> str:
-    shares = [f"{number(difference, digits=digits)} in {power:.0%} of cases" for power, difference in found.items()]
+    shares = [f"{number(difference, digits=digits)} in {100 * power:.0f} % of cases" for power, difference in found.items()]
     return f"a true difference of {' and of '.join(shares)}"
 
 

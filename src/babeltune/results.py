@@ -10,7 +10,7 @@ base/            the random weights that an adapter stands on, where the cell's 
 model/           base and adapter merged, once another cell stands on this one; how far it is from them in `merged.json`
 trained.json     written last by training: facts about it
 evaluations/ID/  replies.jsonl, losses.json, scores.json and asked.json, one folder for each way of judging; with a judge also
-                 verdicts.jsonl and judged.json, what asking it took
+                 verdicts.jsonl and judged.json, what asking it took; replies.part.jsonl is there while the model is asked
 result.json      everything a table needs
 train.log        what the libraries had to say
 """
@@ -173,9 +173,15 @@ def write_replies(path: Path, replies: list[Reply]) -> None:
 
 def read_replies(path: Path) -> list[Reply]:
     try:
-        return [Reply(**json.loads(line)) for line in path.read_text(encoding="utf-8").split("\n") if line]
-    except (OSError, ValueError, TypeError) as error:
+        return [read_reply(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise damaged(path, error) from error
+
+
+def read_reply(line: str | bytes) -> Reply:
+    """One line of a file of replies. Raises ValueError, TypeError or KeyError when it is none."""
+    row = json.loads(line)
+    return Reply(**(row | {"logprobs": tuple(row["logprobs"])}))
 
 
 def write_verdicts(path: Path, verdicts: Iterable[Verdict]) -> None:

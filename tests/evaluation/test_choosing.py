@@ -48,6 +48,7 @@ def test_a_choice_does_not_depend_on_who_is_asked_together(family: str) -> None:
     alone, together = _choose(model, 1), _choose(model, 8)
     assert [reply.text for reply in alone] == [reply.text for reply in together]
     assert len({reply.logprobs for reply in alone}) == len(alone)
+    assert [len(reply.logprobs) for reply in together] == [len(item.labels) for item in _items()]
     for one, other in zip(alone, together, strict=True):
         assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)  # sums of another order in 32 bits
 

@@ -80,6 +80,8 @@ def test_pass_at_1_is_the_share_of_functions_whose_tests_pass(tmp_path: Path) ->
     settings = _config(tmp_path)
     items = suites.items(settings)
     said = {"Own/0": "    return 2 * x\n", "Own/1": "    return x * x", "Own/2": "    import sys\n    sys.exit(0)"}
+    (part,) = code.scores(settings, items, benchmarks.replies({"Own/1": said["Own/1"]}), {})
+    assert (part.value, part.n, part.unscored) == (0.0, 1, 2)
     (score,) = code.scores(settings, items, benchmarks.replies(said), {})
     assert (score.name, score.value, score.n, score.unscored) == ("humaneval/pass_at_1", pytest.approx(100 / 3), 3, 0)
     assert dict(score.items) == {"Own/0": 100.0, "Own/1": 0.0, "Own/2": 0.0}

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from babeltune.errors import DataError
+from babeltune.config import compose
+from babeltune.errors import ConfigError, DataError
 from babeltune.evaluation import suites
 from babeltune.evaluation.suites import fewshot, preferences
 from babeltune.evaluation.suites.benchmarks import prompts
@@ -93,6 +94,12 @@ def test_bbh_is_the_mean_of_its_tasks(tmp_path: Path) -> None:
         "bbh/accuracy_sums": pytest.approx(100 / 3),
     }
     assert (found[0].n, found[0].signature) == (4, "reply begins with the answer|shots:3|mean:categories")
+    part = fewshot.scores(settings, items, benchmarks.replies({"sums:4": "4"}), {})
+    assert [(score.name, score.value, score.n, score.unscored) for score in part] == [
+        ("bbh/accuracy", 100.0, 1, 3),
+        ("bbh/accuracy_boolean_expressions", None, 0, 1),
+        ("bbh/accuracy_sums", 100.0, 1, 2),
+    ]
 
 
 def test_no_example_is_asked(tmp_path: Path) -> None:
@@ -188,3 +195,14 @@ def test_a_pair_is_right_when_the_better_answer_is_likelier_over_both_orders(tmp
         "hhh/accuracy_honest": (100.0, 1),
     }
     assert found[0].signature == "likelier label, summed over both orders|mean:categories"
+    part = preferences.scores(settings, items, replies[1:], {})
+    assert (part[0].n, part[0].unscored) == (2, 1)
+
+
+def test_a_benchmark_is_not_trained_on() -> None:
+    with pytest.raises(ConfigError) as caught:
+        compose(["+data.sources={eval_bbh:{name:eval_bbh,language:en}}"])
+    assert str(caught.value) == (
+        "data.sources.eval_bbh: got a benchmark to train on; expected something that no suite asks: some benchmarks carry a mark "
+        "by which models that read them are told; try ~data.sources.eval_bbh"
+    )

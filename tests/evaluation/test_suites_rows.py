@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import gzip
 import json
 import random
@@ -379,6 +378,10 @@ def test_a_suite_whose_rows_are_not_here_is_refused_before_training(tmp_path: Pa
             ["evaluation=vicuna80_zh", "evaluation.judged_by=vicunia"],
             "evaluation.judged_by: got 'vicunia'; expected one of belle, vicuna",
         ),
+        (
+            ["evaluation=impact", "judge=belle", "judge.url=http://127.0.0.1/v1", "judge.model=m"],
+            "judge.protocol: got 'belle'; expected impact, which gives relevance and coherence; try judge.protocol=impact",
+        ),
         (["evaluation=icliniq", "evaluation.sample=0"], "evaluation.sample: got 0; expected a number above zero, or null for all"),
         (["evaluation=icliniq", "+evaluation.score_names.bleu_9=b"], "evaluation.score_names: got 'bleu_9'; expected some of chrf"),
     ],
@@ -428,13 +431,3 @@ def test_every_suite_runs_from_its_rows_to_its_result(tmp_path: Path) -> None:
         measured = [one for one in items if one.reference]
         assert (f"{suite}/loss" in done.scores) == bool(measured)
         assert any("without the judge" in label for label in done.labels) == (suite != "webmedqa")
-
-
-def test_every_score_that_a_suite_gives_has_a_signature(tmp_path: Path) -> None:
-    for suite in DATA:
-        items = _items(tmp_path, suite)
-        config = _config(tmp_path, suite)
-        for one in _scores(config, items, {}).values():
-            assert one.signature
-            assert one.n + one.unscored > 0
-            assert dataclasses.is_dataclass(one)

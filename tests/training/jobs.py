@@ -27,6 +27,7 @@ from babeltune.options import RunConfig
 from babeltune.records import Conversation
 from babeltune.training import fitting
 from babeltune.training import module as modules
+from tests import wandb_server
 
 REFUSED, PREEMPTED = 3, 143
 
@@ -277,6 +278,17 @@ class Gradients:
 def impatient() -> None:
     """Waits for a server a tenth of the time."""
     mirroring.SERVER_SECONDS /= 10
+
+
+class StopServer:
+    """Before a step, takes a W&B server away; and waits for it a tenth of the time."""
+
+    def __init__(self, step: int, address: str) -> None:
+        self.step, self.address = step, address
+
+    def __call__(self) -> None:
+        impatient()
+        AtStep(self.step, lambda _: wandb_server.stop(self.address))()
 
 
 class OtherCell:

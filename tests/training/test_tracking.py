@@ -13,11 +13,13 @@ import pytest
 from babeltune.errors import OutputError
 from babeltune.options import LoggerConfig
 from babeltune.training.tracking import Tracker
+from tests import wandb_server
 from tests.training import jobs, wandb_reader
 from tests.training.conftest import Start, adapter, cell_folder, losses, metrics
 
 CANARY = "0123456789abcdef0123456789abcdefcafecafe"
 OFFLINE = ("logger=wandb", "logger.mode=offline")
+ONLINE = ("logger=wandb", "logger.mode=online")
 
 
 def _files_only(folder: Path) -> Tracker:
@@ -30,6 +32,10 @@ def _losses_of(run: wandb_reader.Run) -> list[dict[str, Any]]:
 
 def _without_step(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{key: value for key, value in line.items() if key != "step"} for line in lines]
+
+
+def _without_times(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{key: value for key, value in line.items() if "loss" in key or key == "step"} for line in lines]
 
 
 def test_rewinding_forgets_later_steps_and_a_line_that_was_cut_off(tmp_path: Path) -> None:
@@ -92,14 +98,54 @@ def test_training_goes_on_without_a_server(start: Start, untrained: Path, whole:
         nobody = f"http://127.0.0.1:{probe.getsockname()[1]}"
     environment = {"WANDB_API_KEY": CANARY, "WANDB_BASE_URL": nobody}
     began = time.monotonic()
-    online = ("logger=wandb", "logger.mode=online")
-    running = start(jobs.train, untrained, online, environment=environment, sabotage=jobs.impatient)
+    running = start(jobs.train, untrained, ONLINE, environment=environment, sabotage=jobs.impatient)
     assert running.code() == 0, running.said
     assert time.monotonic() - began < 20
     assert "no W&B run for this cell" in running.said
     assert losses(untrained) == losses(whole)
     assert adapter(untrained) == adapter(whole)
     assert json.loads((cell_folder(untrained) / "result.json").read_text())["tracking"] == {"wandb": None}
+
+
+def test_training_goes_on_when_the_server_goes_away_under_it(start: Start, untrained: Path, whole: Path) -> None:
+    with wandb_server.serving() as server:
+        address = server.environment["WANDB_BASE_URL"]
+        began = time.monotonic()
+        sabotage = jobs.StopServer(6, address)
+        running = start(jobs.train, untrained, ONLINE, environment=server.environment, sabotage=sabotage)
+        assert running.code() == 0, running.said
+        assert time.monotonic() - began < 20
+        assert server.variables("UpsertBucket"), "the server had the run when it went away"
+    assert _without_times(metrics(untrained)) == _without_times(metrics(whole))
+    assert adapter(untrained) == adapter(whole)
+    folder = cell_folder(untrained)
+    assert json.loads((folder / "result.json").read_text())["tracking"]["url"].startswith(address)
+    (mirrored,) = (wandb_reader.read(path) for path in folder.glob("wandb/run-*/*.wandb"))
+    assert _losses_of(mirrored) == _without_step(metrics(untrained)), "what wandb sync will send"
+
+
+def test_a_key_that_the_server_refuses_costs_the_mirror_only(start: Start, untrained: Path, whole: Path) -> None:
+    with wandb_server.serving(status=401) as server:
+        running = start(jobs.train, untrained, ONLINE, environment=server.environment, sabotage=jobs.impatient)
+        assert running.code() == 0, running.said
+    assert "no W&B run for this cell" in running.said
+    assert wandb_server.KEY not in running.said
+    assert losses(untrained) == losses(whole)
+
+
+def test_a_run_that_goes_on_is_the_same_run_on_the_server(start: Start, untrained: Path) -> None:
+    identity = json.loads((cell_folder(untrained) / "identity.json").read_text())["identity"]
+    with wandb_server.serving() as server:
+        killed = start(jobs.train, untrained, ONLINE, environment=server.environment, sabotage=jobs.AtStep(7, jobs.kill_me))
+        assert killed.code() != 0
+        assert start(jobs.train, untrained, ONLINE, environment=server.environment, sabotage=jobs.impatient).code() == 0
+        asked = server.variables("UpsertBucket")
+    assert {one["name"] for one in asked} == {identity[:16]}
+    opening = [one for one in asked if one["displayName"]]
+    assert [(one["displayName"], one["groupName"], one["jobType"]) for one in opening] == 2 * [
+        (cell_folder(untrained).name, "toy_all", "cell")
+    ]
+    assert len(server.variables("RunResumeStatus")) == 2, "both asked whether the run is there"
 
 
 def test_training_goes_on_when_wandb_cannot_write(start: Start, untrained: Path, whole: Path) -> None:

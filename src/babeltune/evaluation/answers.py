@@ -63,7 +63,7 @@ def recorded(config: RunConfig, items: Sequence[Item]) -> list[Reply]:
                     problem(answer.place, f"a second answer to {item.id}", expected, f"keeping the one at {other.place}")
                 )
     if not found:
-        got = f"{path} with {count:,} answers, none of them to an item of {config.evaluation.name}"
+        got = f"{path} with answers ({count:,}), none of them to an item of {config.evaluation.name}"
         raise EvalError(problem("model.answers", got, "ids or questions of the suite", f"ids like {items[0].id}"))
     log.info("%s: answers to %d of %d items", path, len(found), len(items))
     replies = [replace(found[item.id].reply, item=item.id) for item in items if item.id in found]

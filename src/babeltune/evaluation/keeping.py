@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from babeltune.records import Item, Reply
-from babeltune.results import writing
+from babeltune.results import read_reply, writing
 
 
 class Kept:
@@ -23,8 +23,8 @@ class Kept:
         sound = 0
         for line in path.read_bytes().splitlines(keepends=True) if path.exists() else ():
             try:
-                reply = Reply(**json.loads(line)) if line.endswith(b"\n") else None
-            except (ValueError, TypeError):
+                reply = read_reply(line) if line.endswith(b"\n") else None
+            except (ValueError, TypeError, KeyError):
                 reply = None
             if reply is None:
                 break

@@ -69,6 +69,8 @@ class Curves:
     lines: tuple[Line, ...]
     ticks: tuple[str, ...] = ()
     """What x = 0, 1, 2, ... is called; empty where x is a number."""
+    order: tuple[str, ...] = ()
+    """Labels that looks are given to in turn, drawn or not: a row looks the same in the charts of one page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +253,7 @@ def _short(text: str) -> str:
 
 
 def _curves(chart: Curves, axes: Axes, words: Words) -> None:
-    looks = {label: place for place, label in enumerate(dict.fromkeys(line.label for line in chart.lines))}
+    looks = {label: place for place, label in enumerate(dict.fromkeys((*chart.order, *(line.label for line in chart.lines))))}
     told: set[str] = set()
     for line in chart.lines:
         place = looks[line.label]

@@ -18,6 +18,7 @@ from babeltune.figures import Chart, Drawn
 from babeltune.figures.lettering import Form
 from babeltune.reporting import answers, charts, provenance
 from babeltune.reporting.gathering import Gathered, Shown, gather
+from babeltune.results import RunResult
 
 SAMPLES = 3
 """Rows shown of each reason of a cleaning step."""
@@ -120,18 +121,29 @@ def _mixes(cells: Gathered) -> Iterator[dict[str, Any]]:
     for cell in cells.firsts:
         result = cell.result
         assert result is not None
-        found = ledgers.tables(result) if result.ledger.get("rows") else []
+        held = result.ledger.get("contamination")
+        found, note = _ledger(result)
         if "vocabulary" in result.training:
             found.append(vocabularies.table(result))
-        held = result.ledger.get("contamination")
-        if found:
+        if found or note:
             yield {
                 "label": cell.label,
                 "seed": cell.seed,
+                "note": note,
                 "tables": [_html(table) for table in found],
                 "contamination": "" if held is None else ledgers.contamination(held),
                 "samples": list(_samples(result.ledger.get("cleaning", ()))),
             }
+
+
+def _ledger(result: RunResult) -> tuple[list[tables.Table], str]:
+    """The tables of a ledger; or why there are none, where it was written before they were."""
+    if not result.ledger.get("rows"):
+        return [], ""
+    try:
+        return ledgers.tables(result), ""
+    except KeyError as error:
+        return [], f"Its ledger was written by another version of babeltune: it has no {error}."
 
 
 def _samples(reports: Sequence[Any]) -> Iterator[dict[str, Any]]:

@@ -44,7 +44,8 @@ def losses(cells: Gathered) -> Chart | None:
     lines = [
         _line(cell.label, found[logged.WHOLE], points) for cell in cells.cells if logged.WHOLE in (found := curves[cell.folder])
     ]
-    return Curves("Training loss", "step", "nats per target token", tuple(lines)) if lines else None
+    order = tuple(row.label for row in cells.judged)
+    return Curves("Training loss", "step", "nats per target token", tuple(lines), order=order) if lines else None
 
 
 def by_source(cell: Shown) -> Chart | None:

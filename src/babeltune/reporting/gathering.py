@@ -124,7 +124,7 @@ def _entries(word: str, outputs: Path) -> list[dict[str, Any]]:
     if folder is None:
         known = [path.stem for path in sorted((outputs / "grids").glob("*.json"))]
         known += [path.parent.name for path in sorted(outputs.glob("*/result.json"))]
-        hint = nearest(word, known) if known else "python train.py sweeps=demo"
+        hint = nearest(word, known, 1) if known else "python train.py sweeps=demo"
         raise ConfigError(problem("report", repr(word), f"a grid in {outputs / 'grids'}, or a finished cell's folder", hint))
     result = read_result(folder)
     assert result is not None

@@ -211,7 +211,7 @@ def test_a_reward_is_of_the_end_mark_whatever_is_beside_it(folder: Path, tmp_pat
         tokenizer.save_pretrained(own)
     step = RewardStep(model=str(own), batch=batch, max_tokens=48)
     texts = [text for pair in PAIRS for text in asked_and_answered(pair)]
-    score = models._rewards(running.named(step, "a model"), step)
+    score = models.rewards(running.named(step, "a model"), step.max_tokens, step.batch)
     alone = [rewarded(folder / "reward", text, 48) for text in texts]
     assert score(texts) == pytest.approx(alone, rel=1e-5, abs=1e-6)
     assert len({round(one, 3) for one in alone}) == 4

@@ -273,5 +273,8 @@ def test_repeated_judgements_are_asked_for_each_and_have_seeds_of_their_own(tmp_
         found = deciding.judge(config(one), items(2), replies(items(2)), tmp_path)
         assert sorted(asked.body["seed"] for asked in server.requests) == [5, 5, 6, 6, 7, 7]
         assert found.verdicts["q0"].facts["judgements"] == {"": [[100.0]] * 3}
+        sent = len(server.requests)
+        deciding.judge(config(endpoint(server.url, n_judgements=3)), items(2), replies(items(2)), tmp_path)
+        assert len(server.requests) == sent + 6
         deciding.judge(config(endpoint(server.url, n_judgements=4, seed=5)), items(2), replies(items(2)), tmp_path)
-        assert len(server.requests) == 8
+        assert len(server.requests) == sent + 8

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -147,6 +148,15 @@ def test_a_reply_cannot_hold_its_own_mark() -> None:
         assert asked.mark != mark
         assert asked.mark not in asked.replies[0]
         mark = asked.mark
+
+
+def test_a_mark_that_is_in_a_reply_by_chance_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = hashlib.sha256
+    monkeypatch.setattr(protocols.hashlib, "sha256", lambda text: real(b"0") if text.startswith(b"0") else real(text))
+    (item,) = items(1)
+    first = f"answer-{real(b'0').hexdigest()[:16]}"
+    assert questions(Way("belle"), item, "a", None, {})[""].mark == first
+    assert questions(Way("belle"), item, f"a {first}", None, {})[""].mark != first
 
 
 def test_the_same_replies_have_the_same_mark_and_others_another() -> None:

@@ -156,7 +156,7 @@ class _Work:
                 given.add(future)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-            for future in ():
+            for future in futures.keys() - given:
                 if not future.cancelled() and future.exception() is None:
                     keep(futures[future], future.result())
 

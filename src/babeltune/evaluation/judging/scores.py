@@ -87,17 +87,20 @@ def _pairs(
         found = {item.id: _value(verdicts.get(item.id), value) for item in items}
         return metrics.score(f"{suite}/{metric}", found, signature, higher_is_better)
 
-    has_both = all("flipped" in verdict.facts for verdict in scored.values())
-    longer = {
-        name: 100.0 * (verdict.facts["won"] == (1.0 if verdict.facts["characters"][0] > verdict.facts["characters"][1] else 0.0))
-        for name, verdict in scored.items()
-        if verdict.facts["won"] != 0.5 and len(set(verdict.facts.get("characters", ()))) == 2
-    }
-    return [
-        rate("win_rate", lambda verdict: 100.0 * verdict.facts["won"]),
-        *([rate("flip_rate", lambda verdict: 100.0 * verdict.facts["flipped"], higher_is_better=False)] if has_both else []),
-        metrics.score(f"{suite}/longer_wins", longer, f"share of decided pairs of unlike length|characters|{signature}"),
-    ]
+    found = [rate("win_rate", lambda verdict: 100.0 * verdict.facts["won"])]
+    if all("flipped" in verdict.facts for verdict in scored.values()):
+        found.append(rate("flip_rate", lambda verdict: 100.0 * verdict.facts["flipped"], higher_is_better=False))
+    if all("characters" in verdict.facts for verdict in scored.values()):
+        longer = {name: 100.0 * won for name, verdict in scored.items() if (won := _longer_won(verdict)) is not None}
+        how = f"share of decided pairs of unlike length|characters|{signature}"
+        found.append(metrics.score(f"{suite}/longer_wins", longer, how))
+    return found
+
+
+def _longer_won(verdict: Verdict) -> bool | None:
+    """Whether the longer of two replies won; None for a tie, or two of the same length."""
+    won, (ours, theirs) = verdict.facts["won"], verdict.facts["characters"]
+    return None if won == 0.5 or ours == theirs else (won == 1.0) == (ours > theirs)
 
 
 def _agreement(suite: str, verdicts: Mapping[str, Verdict], signature: str) -> Iterator[Score]:

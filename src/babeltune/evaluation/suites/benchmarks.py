@@ -74,14 +74,14 @@ def begins_with(item: Item, reply: Reply) -> bool:
 
 
 def accuracies(
-    suite: str, right: Mapping[str, bool], categories: Mapping[str, str], rule: str, *, over_categories: bool = False
+    suite: str, right: Mapping[str, bool | None], categories: Mapping[str, str], rule: str, *, over_categories: bool = False
 ) -> list[Score]:
     """The share that is right in percent: over all items, or the mean of the categories' shares; then of each category.
 
-    Both mappings have the items' ids as keys.
+    Both mappings have the items' ids as keys. None is an item without a reply: it is counted, and in no mean.
     """
-    values = {item: 100.0 * is_right for item, is_right in right.items()}
-    parts: dict[str, dict[str, float]] = {}
+    values = {item: None if is_right is None else 100.0 * is_right for item, is_right in right.items()}
+    parts: dict[str, dict[str, float | None]] = {}
     for item, value in values.items():
         parts.setdefault(categories[item], {})[item] = value
     whole = metrics.score(f"{suite}/accuracy", values, f"{rule}|mean:{'categories' if over_categories else 'items'}")
@@ -100,8 +100,9 @@ def of_replies(
     *,
     over_categories: bool = False,
 ) -> list[Score]:
-    """The accuracies of one reply to each item."""
-    right = {item.id: is_right(item, reply) for item, reply in zip(items, replies, strict=True)}
+    """The accuracies of one reply to each item, as far as there are replies."""
+    said = {reply.item: reply for reply in replies}
+    right = {item.id: is_right(item, said[item.id]) if item.id in said else None for item in items}
     categories = {item.id: item.category for item in items}
     return accuracies(config.evaluation.name, right, categories, rule, over_categories=over_categories)
 
@@ -123,6 +124,6 @@ def _rank(name: str) -> bytes:
     return hashlib.sha256(name.encode()).digest()
 
 
-def _mean(scores: Sequence[Score]) -> float:
+def _mean(scores: Sequence[Score]) -> float | None:
     values = [score.value for score in scores if score.value is not None]
-    return sum(values) / len(values)
+    return sum(values) / len(values) if values else None

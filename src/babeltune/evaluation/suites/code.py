@@ -51,8 +51,12 @@ def scores(config: RunConfig, items: Sequence[Item], replies: Sequence[Reply], v
     assert isinstance(suite, CodeSuite)
     assert suite.allow_code
     values: dict[str, float | None] = {}
-    for item, reply in zip(items, replies, strict=True):
-        done = sandbox.run(program(item, completion(reply.text)), seconds=suite.seconds, memory_mb=suite.memory_mb)
+    said = {reply.item: reply.text for reply in replies}
+    for item in items:
+        if item.id not in said:
+            values[item.id] = None
+            continue
+        done = sandbox.run(program(item, completion(said[item.id])), seconds=suite.seconds, memory_mb=suite.memory_mb)
         values[item.id] = 100.0 * done.passed
         log.debug("%s: %s", item.id, done.said or "passed")
     rule = f"tests pass|first paragraph, indents even|{suite.seconds:g} s, {suite.memory_mb} MiB|Python {sandbox.python_version()}"

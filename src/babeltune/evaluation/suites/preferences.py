@@ -33,16 +33,24 @@ def items(config: RunConfig) -> list[Item]:
 
 def scores(config: RunConfig, items: Sequence[Item], replies: Sequence[Reply], verdicts: Mapping[str, Verdict]) -> list[Score]:
     """The share of pairs whose better answer is the likelier, over both orders; the mean of the categories."""
-    leads: dict[str, float] = {}
-    for item, reply in zip(items, replies, strict=True):
-        logprobs = dict(zip(item.labels, reply.logprobs, strict=True))
-        better = logprobs.pop(item.reference)
-        (worse,) = logprobs.values()
-        leads[item.facts["pair"]] = leads.get(item.facts["pair"], 0.0) + better - worse
-    right = {pair: lead > 0 for pair, lead in leads.items()}
+    said = {reply.item: reply for reply in replies}
+    leads: dict[str, list[float]] = {}
+    for item in items:
+        own = leads.setdefault(item.facts["pair"], [])
+        if item.id in said:
+            own.append(_lead(item, said[item.id]))
+    right = {pair: sum(own) > 0 if len(own) == 2 else None for pair, own in leads.items()}
     categories = {item.facts["pair"]: item.category for item in items}
     rule = "likelier label, summed over both orders"
     return benchmarks.accuracies(config.evaluation.name, right, categories, rule, over_categories=True)
+
+
+def _lead(item: Item, reply: Reply) -> float:
+    """By how much the better answer's label is the likelier, in nats."""
+    logprobs = dict(zip(item.labels, reply.logprobs, strict=True))
+    better = logprobs.pop(item.reference)
+    (worse,) = logprobs.values()
+    return better - worse
 
 
 def _pair(file: str, number: int, row: Row) -> Iterator[Item]:
