@@ -157,6 +157,8 @@ def test_a_grid_of_two_workers_is_a_run_for_each_cell_and_one_for_its_table(tmp_
     (table,) = runs(tmp_path / "outputs" / "grids" / "pair")
     assert table.group == "pair"
     assert [row[0] for row in table.summary["rows"]] == ["toy_zh", "toy_zh_noisy"]
+    figures = {key.split("/")[1] for key in table.summary if key.startswith("figures/")}
+    assert "losses" in figures
     _, again = train(*words)
     assert "expect to find" not in again
     assert {name: len(runs(folder)) for name, folder in made.items()} == dict.fromkeys(made, 1)

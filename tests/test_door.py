@@ -136,7 +136,8 @@ def test_a_grids_table_is_printed_again(
     assert table(monkeypatch, "table", "mime") == 2
     assert capsys.readouterr().err == "error: table: got 'mime'; expected a grid in outputs/grids; try mine\n"
     assert table(monkeypatch, "table", "mine", "--format", "pdf") == 2
-    assert capsys.readouterr().err == "error: FORMAT: got 'pdf'; expected one of text, md, latex, csv, html; try csv, html, latex, md, text\n"
+    said = "error: FORMAT: got 'pdf'; expected one of text, md, latex, csv, html; try csv, html, latex, md, text\n"
+    assert capsys.readouterr().err == said
     (tmp_path / "outputs" / "grids" / "mine.json").write_text("{")
     assert table(monkeypatch, "table", "mine") == 2
     assert "mine.json: got a damaged file" in capsys.readouterr().err

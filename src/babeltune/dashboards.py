@@ -24,7 +24,7 @@ from babeltune.tables import Table, render
 
 log = logging.getLogger(__name__)
 
-FIGURES = ("scores", "languages", "losses")
+FIGURES = ("ablation", "scores", "languages", "losses")
 """Of those that `babeltune figure` draws."""
 
 

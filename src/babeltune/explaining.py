@@ -298,8 +298,11 @@ def _compared(
         change = number(interval.value, sign=True, digits=digits)
         rows.append((line, *means, change, f"{low} … {high}" if interval.covers else NOTHING, word, str(interval.num_items)))
     columns = (what, "A", "B", "B − A", "95 % CI", "so", "n")
-    said = "means over items that both scored; one training each: intervals cover the choice of items, not that of seeds; `so` allows for the table's other lines"
-    return Table(title, columns, tuple(rows), (*notes, *([said] if rows else [])))
+    said = (
+        "means are over items that both have scored; one training each: intervals cover the choice of items, not that of seeds",
+        "`so` allows for the table's other lines (Holm)",
+    )
+    return Table(title, columns, tuple(rows), (*notes, *(said if rows else ())))
 
 
 def _changed(a: Finished, b: Finished, name: str, items: Mapping[str, Mapping[str, Any]]) -> list[Table]:
@@ -325,7 +328,8 @@ def _changed(a: Finished, b: Finished, name: str, items: Mapping[str, Mapping[st
     ]
     same = len(_shared(a, b, name)) - len(changes)
     note = f"{len(risen)} items rose, {len(fallen)} fell, {same} are as they were"
-    return [Table(f"Items that changed most in {name}", ("item", "A", "B", "question", "A said", "B said"), tuple(rows), (note,), 6)]
+    columns = ("item", "A", "B", "question", "A said", "B said")
+    return [Table(f"Items that changed most in {name}", columns, tuple(rows), (note,), num_words=6)]
 
 
 def _items(cell: Finished) -> dict[str, Mapping[str, Any]]:

@@ -557,8 +557,8 @@ class EvaluationConfig:
     prompt_tokens: int | None = None
     """The longest prompt, in tokens; null for `data.max_tokens`. Worked examples are left out until a prompt fits."""
     decoding: DecodingConfig | None = None
-    """How a suite is answered that says so itself, whatever `decoding` is; null to follow it. Scales with stand-ins keep it as short
-    as `decoding`."""
+    """How a suite is answered that says so itself, whatever `decoding` is; null to follow it. Scales with stand-ins keep it as
+    short as `decoding`."""
     batch: int = 32
     """Prompts generated from together."""
 

@@ -39,7 +39,7 @@ def score(
     for metric in [] if own is not None else config.evaluation.metrics:
         rule = metrics.find(metric)
         scores += [metrics.over(f"{config.evaluation.name}/{metric}{name}", rule, group, answers) for name, group in groups.items()]
-    if any(item.messages[-1].role != "text" for item in items):
+    if config.model.answers is None and any(item.messages[-1].role != "text" for item in items):
         scores += [_loss(f"{config.evaluation.name}/loss{name}", group, losses, written) for name, group in groups.items()]
     known = {one.name for one in scores}
     return {one.name: one for one in [*scores, *(one for one in about if one.name not in known)]}
@@ -54,9 +54,8 @@ def answered(items: Sequence[Item], replies: Sequence[Reply]) -> list[Item]:
 def _without_answer(score: Score, items: Sequence[Item], replies: Sequence[Reply]) -> Score:
     """A score made of the answered items, with the others counted: those of its category or language where it has one."""
     known = {reply.item for reply in replies}
-    group = score.name.partition("/")[2].partition("_")[2]
-    of_all = all(group not in (item.category, item.language) for item in items)
-    missing = sum(item.id not in known and (of_all or group in (item.category, item.language)) for item in items)
+    own = {group for item in items for group in (item.category, item.language) if group and score.name.endswith(f"_{group}")}
+    missing = sum(item.id not in known and (not own or not own.isdisjoint((item.category, item.language))) for item in items)
     return replace(score, unscored=score.unscored + missing)
 
 
