@@ -43,12 +43,17 @@ Fields = dict[str, Any]
 
 
 def write(root: Path, names: tuple[str, ...] = ()) -> Path:
-    """Write the named sources, or every one that is not generated, below `root`. Returns it."""
-    for path in sorted((CONF / "source").glob("*.yaml")):
-        card = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if "toy" not in card and (not names or card["name"] in names):
+    """Write the named sources, or every one of `cards()`, below `root`. Returns it."""
+    for card in cards():
+        if not names or card["name"] in names:
             _write_source(root / card["name"], card)
     return root
+
+
+def cards() -> list[Fields]:
+    """Those of the sources that are trained on and not generated. What suites ask has formats of their own."""
+    found = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted((CONF / "source").glob("*.yaml"))]
+    return [card for card in found if "toy" not in card and not card["name"].startswith("eval_")]
 
 
 def _write_source(folder: Path, card: Fields) -> None:

@@ -6,9 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-import yaml
 
-from babeltune.config import CONF, build_source, dump
+from babeltune.config import build_source, dump
 from babeltune.data import preparing
 from babeltune.options import SourceConfig
 from babeltune.records import Dropped
@@ -34,14 +33,12 @@ def test_a_cell_of_each_kind_runs_from_rows_to_a_result(tmp_path: Path) -> None:
 def test_rows_are_written_for_every_source_as_its_card_describes_them(tmp_path: Path) -> None:
     recipes_data.write(tmp_path)
     found = {}
-    for path in sorted((CONF / "source").glob("*.yaml")):
-        card = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if "toy" not in card:
-            plain = dump(SourceConfig(name=card["name"], language=card["language"]))
-            source = build_source(plain | {key: value for key, value in card.items() if key in plain})
-            rows = list(preparing.conversations(source, tmp_path, 0.0))
-            assert [row for row in rows if isinstance(row, Dropped)] == []
-            assert len(rows) == recipes_data.ROWS
-            found[card["name"]] = (source.format.value, source.encoding)
+    for card in recipes_data.cards():
+        plain = dump(SourceConfig(name=card["name"], language=card["language"]))
+        source = build_source(plain | {key: value for key, value in card.items() if key in plain})
+        rows = list(preparing.conversations(source, tmp_path, 0.0))
+        assert [row for row in rows if isinstance(row, Dropped)] == []
+        assert len(rows) == recipes_data.ROWS
+        found[card["name"]] = (source.format.value, source.encoding)
     assert {name for name, _ in found.values()} >= {"alpaca", "prompt_response", "sharegpt", "text", "niv2"}
     assert {encoding for _, encoding in found.values()} == {"utf-8", "gb18030"}

@@ -114,7 +114,7 @@ def count(cell: Cell, tracker: Tracker, tell: Tell) -> RunResult:
     asked = dataclasses.replace(
         cell.config, evaluation=suite if there or not cell.config.evaluation.sources else NoSuite(name="none")
     )
-    compare(cell, asked, way, suites.items(asked))
+    compare(cell, asked, way, suites.found(asked))
     results.write_json(results.evaluation_folder(cell.folder, cell.evaluation) / "scores.json", {})
     return conclude(cell, {}, tracker)
 

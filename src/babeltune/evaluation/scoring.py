@@ -39,7 +39,7 @@ def score(
     for metric in [] if own is not None else config.evaluation.metrics:
         rule = metrics.find(metric)
         scores += [metrics.over(f"{config.evaluation.name}/{metric}{name}", rule, group, answers) for name, group in groups.items()]
-    if config.model.answers is None and any(item.messages[-1].role != "text" for item in items):
+    if config.model.answers is None and any(item.reference and item.messages[-1].role != "text" for item in items):
         scores += [_loss(f"{config.evaluation.name}/loss{name}", group, losses, written) for name, group in groups.items()]
     known = {one.name for one in scores}
     return {one.name: one for one in [*scores, *(one for one in about if one.name not in known)]}

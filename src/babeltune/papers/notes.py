@@ -7,6 +7,8 @@ import itertools
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 
+import yaml
+
 from babeltune.config import CONF
 from babeltune.papers import ordering, recomputing
 from babeltune.papers.figures import Sheet, interval
@@ -185,13 +187,20 @@ def _missing(sheet: Sheet) -> Iterator[str]:
     commands = []
     for (i, j), suite in missing:
         command = _command(sheet, i, j)
-        commands.append(f"{command} evaluation={suite}" if suite and suite not in absent else command)
+        commands.append(f"{command} {_asking(suite)}" if suite and suite not in absent else command)
     for command in dict.fromkeys(commands):
         if not any(other.startswith(f"{command} evaluation=") for other in commands):
             yield f"  {command} paths.data=FOLDER"
     if absent:
         names = ", ".join(f"evaluation={suite}" for suite in absent)
         yield f"without a file in conf/evaluation, so that nothing can be scored by it: {names}"
+
+
+def _asking(suite: str) -> str:
+    """The words that choose a suite. One that runs a model's programs must be allowed to."""
+    kinds = yaml.safe_load((CONF / "evaluation" / f"{suite}.yaml").read_text(encoding="utf-8"))["defaults"]
+    leave = " evaluation.allow_code=true" if {"/schema/evaluation@_here_": "code"} in kinds else ""
+    return f"evaluation={suite}{leave}"
 
 
 def _command(sheet: Sheet, i: int, j: int) -> str:

@@ -51,11 +51,16 @@ def suite(config: RunConfig) -> Suite:
 
 def items(config: RunConfig) -> list[Item]:
     """The items of the configured suite, in a fixed order. Raises EvalError when there are none."""
-    found = suite(config).items(config)
-    if not found and config.evaluation.kind != "none":
+    there = found(config)
+    if not there and config.evaluation.kind != "none":
         hint = "another suite or a larger data.heldout_fraction"
         raise EvalError(problem(f"evaluation={config.evaluation.name}", "no items", "at least one", hint))
-    return [asked(item, config.evaluation.prompt) for item in found]
+    return there
+
+
+def found(config: RunConfig) -> list[Item]:
+    """The items of the configured suite, as many as there are."""
+    return [asked(item, config.evaluation.prompt) for item in suite(config).items(config)]
 
 
 def asked(item: Item, prompt: str) -> Item:
