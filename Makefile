@@ -42,6 +42,13 @@ test: $(BIN)/.installed ## the whole test suite
 check-recipes: $(BIN)/.installed ## every recipe of the papers for three steps of a small model, offline; five minutes
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.recipes
 
+bench: $(BIN)/.installed ## speed and memory beside six other frameworks; DATA=FOLDER TOKENIZER=FOLDER REPEATS=3
+	$(BIN)/python bench/side_by_side.py --data "$(DATA)" --tokenizer "$(TOKENIZER)" --repeats $(or $(REPEATS),3)
+	$(BIN)/python bench/side_by_side.py --data "$(DATA)" --tokenizer "$(TOKENIZER)" --repeats $(or $(REPEATS),3) --vocabulary 79458 --steps 4 --only babeltune,bare,hf,trl --name side_by_side_79458
+	$(BIN)/python bench/preparing.py --data "$(DATA)" --tokenizer "$(TOKENIZER)" --repeats $(or $(REPEATS),3)
+	$(BIN)/python bench/grid.py --data "$(DATA)" --tokenizer "$(TOKENIZER)"
+	$(BIN)/python bench/step.py
+
 check: $(BIN)/.installed ## ruff and mypy --strict
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -118,8 +118,12 @@ TOGETHER = {
     "precision=int8 model=tiny_fresh": "precision=int8 with model.fresh: got random weights to quantise",
     "precision=int8 trainer=fsdp": "precision=int8 with trainer=fsdp: got 8-bit weights to shard; expected weights that shard; "
     "try precision=bf16 or trainer=ddp",
-    "trainer=fsdp trainer.accelerator=cpu": "trainer.strategy=fsdp with trainer.accelerator=cpu: got a CPU; "
-    "expected a GPU for each process; try trainer=ddp_cpu or trainer=fsdp",
+    "precision=int8 trainer=fsdp_cpu": "precision=int8 with trainer=fsdp_cpu: got 8-bit weights to shard",
+    "trainer=deepspeed trainer.accelerator=cpu": "trainer.strategy=deepspeed with trainer.accelerator=cpu: got a CPU; "
+    "expected a GPU for each process; try trainer=fsdp_cpu or trainer=deepspeed",
+    "trainer=cpu trainer.nodes=2": "trainer.nodes: got 2; expected 1 with trainer=cpu; try trainer=ddp_cpu trainer.nodes=2",
+    "trainer=ddp_cpu trainer.nodes=4 optimizer.global_batch=7": "optimizer.global_batch: got 7; "
+    "expected an example for each of 8 devices; try optimizer.global_batch=8",
     "trainer=cpu trainer.devices=2": "trainer.devices: got 2; expected 1 with trainer=cpu; try trainer=ddp_cpu trainer.devices=2",
     "trainer=gpu trainer.devices=2": "trainer.devices: got 2; expected 1 with trainer=gpu; try trainer=ddp trainer.devices=2",
     "trainer=ddp_cpu optimizer.global_batch=1": "optimizer.global_batch: got 1; expected an example for each of 2 devices; "
@@ -127,8 +131,6 @@ TOGETHER = {
     "stage=pretrain": "template=alpaca with stage=pretrain: got texts of another kind; expected template=plain; "
     "try template=plain or stage=tune",
     "template=plain": "template=plain with stage=tune: got documents, which have no answers to learn; expected template=alpaca",
-    "trainer.micro_tokens=100": "trainer.micro_tokens: got 100; expected room for one example of data.max_tokens=256; "
-    "try trainer.micro_tokens=256 or a smaller data.max_tokens",
     "model.path=somewhere": "model: got path and from_cell; expected one of path, from_cell, fresh and answers; "
     "try model.path=null, model.from_cell=null",
     "model.from_cell=null": "model: got no weights; expected one of path, from_cell, fresh and answers; try model=tiny",

@@ -59,7 +59,7 @@ def test_each_difference_says_what_it_changes(two: tuple[Path, Path]) -> None:
     assert options["adapter.rank"] == ("4", "8", "training")
     assert options["seed"] == ("0", "1", "training")
     assert options["decoding.beams"] == ("1", "2", "judging")
-    assert options["trainer.micro_tokens"] == ("4096", "8192", "last digits")
+    assert options["trainer.micro_tokens"] == ("1024", "8192", "last digits")
     assert options["data.name"] == ("toy_zh", "toy_zh_small", "nothing")
     assert options["data.workers"] == ("0", "1", "nothing")
     order = ["training", "judging", "last digits", "nothing"]

@@ -24,8 +24,8 @@ def test_running_out_of_memory_says_what_to_lower(cell: Cell) -> None:
         torch.empty(2**50)
     assert is_out_of_memory(caught.value)
     assert _reason(caught.value, cell) == (
-        f"{cell.folder.name}: got too little memory; expected room for 4096 tokens at a time; "
-        "try trainer.micro_tokens=2048, a smaller data.max_tokens, or precision=nf4 with an adapter"
+        f"{cell.folder.name}: got too little memory; expected room for 1024 tokens at a time; "
+        "try trainer.micro_tokens=512, a smaller data.max_tokens, or precision=nf4 with an adapter"
     )
 
 

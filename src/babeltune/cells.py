@@ -107,13 +107,13 @@ def _context(config: RunConfig) -> int | None:
     if parent is not None:
         return _context(parent)
     keys = config.model.fresh
-    if keys is None and (path := _config_file(config.model)) is not None:
+    if keys is None and (path := config_file(config.model)) is not None:
         keys = read_json(path)
     found = next((keys[name] for name in ("max_position_embeddings", "n_positions") if name in keys), None) if keys else None
     return found if isinstance(found, int) else None
 
 
-def _config_file(model: ModelConfig) -> Path | None:
+def config_file(model: ModelConfig) -> Path | None:
     """The transformers config of a model's folder; of a cell whose adapter is not merged yet, that of its base."""
     if model.from_cell is None:
         folders = [model.path]

@@ -12,12 +12,14 @@ from babeltune.judges import PROTOCOLS, EndpointJudge
 from babeltune.options import (
     Accelerator,
     AdaLoraAdapter,
+    Attention,
     DoraAdapter,
     ExtendVocabularyStage,
     JudgeConfig,
     Layout,
     NoAdapter,
     Precision,
+    PrefixAdapter,
     PretrainStage,
     RunConfig,
     Strategy,
@@ -82,6 +84,7 @@ def _ranges(config: RunConfig) -> Iterator[str]:
         "data.max_rows": data.max_rows,
         "data.max_tokens": data.max_tokens,
         "trainer.devices": trainer.devices,
+        "trainer.nodes": trainer.nodes,
         "trainer.threads": trainer.threads,
         "trainer.micro_tokens": trainer.micro_tokens,
         "trainer.checkpoint_steps": trainer.checkpoint_steps,
@@ -255,31 +258,24 @@ def _benchmark(evaluation: BenchmarkSuite) -> Iterator[str]:
 
 def _devices(config: RunConfig) -> Iterator[str]:
     trainer = config.trainer
-    if trainer.strategy is Strategy.fsdp and trainer.accelerator is Accelerator.cpu:
+    if trainer.strategy is Strategy.deepspeed and trainer.accelerator is Accelerator.cpu:
         yield problem(
-            "trainer.strategy=fsdp with trainer.accelerator=cpu",
+            "trainer.strategy=deepspeed with trainer.accelerator=cpu",
             "a CPU",
             "a GPU for each process",
-            "trainer=ddp_cpu or trainer=fsdp",
+            "trainer=fsdp_cpu or trainer=deepspeed",
         )
-    if trainer.strategy is Strategy.single and trainer.devices > 1:
+    if trainer.strategy is Strategy.single:
         several = "trainer=ddp_cpu" if trainer.accelerator is Accelerator.cpu else "trainer=ddp"
-        yield problem(
-            "trainer.devices", trainer.devices, f"1 with trainer={trainer.name}", f"{several} trainer.devices={trainer.devices}"
-        )
-    if config.optimizer.global_batch < trainer.devices:
+        for key, number in (("devices", trainer.devices), ("nodes", trainer.nodes)):
+            if number > 1:
+                yield problem(f"trainer.{key}", number, f"1 with trainer={trainer.name}", f"{several} trainer.{key}={number}")
+    if config.optimizer.global_batch < trainer.processes:
         yield problem(
             "optimizer.global_batch",
             config.optimizer.global_batch,
-            f"an example for each of {trainer.devices} devices",
-            f"optimizer.global_batch={trainer.devices}",
-        )
-    if trainer.micro_tokens < config.data.max_tokens:
-        yield problem(
-            "trainer.micro_tokens",
-            trainer.micro_tokens,
-            f"room for one example of data.max_tokens={config.data.max_tokens}",
-            f"trainer.micro_tokens={config.data.max_tokens} or a smaller data.max_tokens",
+            f"an example for each of {trainer.processes} devices",
+            f"optimizer.global_batch={trainer.processes}",
         )
 
 
@@ -292,9 +288,19 @@ def _pairs(config: RunConfig) -> Iterator[str]:
             yield problem(f"{where} with adapter=none", "quantised weights to train", "an adapter over a quantised base", hint)
         if config.model.fresh is not None:
             yield problem(f"{where} with model.fresh", "random weights to quantise", "a trained base", "precision=fp32")
+    if precision in (Precision.int8, Precision.nf4) and trainer.strategy is Strategy.deepspeed:
+        yield problem(
+            f"precision={precision.value} with trainer={trainer.name}",
+            "quantised weights",
+            "weights of one kind, as DeepSpeed wants them",
+            "trainer=ddp or precision=bf16",
+        )
     if precision is Precision.int8 and trainer.strategy is Strategy.fsdp:
         yield problem(
-            "precision=int8 with trainer=fsdp", "8-bit weights to shard", "weights that shard", "precision=bf16 or trainer=ddp"
+            f"precision=int8 with trainer={trainer.name}",
+            "8-bit weights to shard",
+            "weights that shard",
+            "precision=bf16 or trainer=ddp",
         )
     if getattr(config.adapter, "targets", None) == [] and _trains(config) and not config.model.lora_targets:
         yield problem("adapter.targets", "[]", "names of linear modules", "adapter.targets=[q_proj,v_proj] or adapter=none")
@@ -306,6 +312,32 @@ def _pairs(config: RunConfig) -> Iterator[str]:
             "texts of another kind" if pretrains else "documents, which have no answers to learn",
             f"template={wanted}",
             f"template={wanted} or stage={'tune' if pretrains else 'pretrain'}",
+        )
+
+
+def _layers(config: RunConfig) -> Iterator[str]:
+    """What cannot go with layers that are computed twice, compiled, or attend in a way that was chosen."""
+    trainer, adapter = config.trainer, config.adapter
+    if trainer.checkpointing and isinstance(adapter, PrefixAdapter):
+        yield problem(
+            "adapter=prefix with trainer.checkpointing=true",
+            "trained keys in a cache, which layers that are computed twice would read twice",
+            "layers that keep what they computed",
+            "trainer.checkpointing=false",
+        )
+    if trainer.checkpointing and trainer.compile:
+        yield problem(
+            "trainer.compile=true with trainer.checkpointing=true",
+            "both, of which torch.compile skips the one inside the other",
+            "one of them",
+            "trainer.compile=false",
+        )
+    if isinstance(adapter, VirtualTokensAdapter) and trainer.attention not in (Attention.auto, Attention.mask):
+        yield problem(
+            f"adapter={adapter.kind} with trainer.attention={trainer.attention.value}",
+            "trained tokens in front of each text, which attend by a mask",
+            "auto or mask",
+            "trainer.attention=auto",
         )
 
 
@@ -334,6 +366,7 @@ def _adapter(config: RunConfig) -> Iterator[str]:
             "one text behind the trained tokens of its row",
             "data.layout=padded",
         )
+    yield from _layers(config)
     if isinstance(adapter, DoraAdapter) and precision is Precision.int8:
         yield problem(
             "adapter=dora with precision=int8",
@@ -341,7 +374,7 @@ def _adapter(config: RunConfig) -> Iterator[str]:
             "weights that can be read",
             "adapter=lora or precision=nf4",
         )
-    if config.trainer.strategy is Strategy.fsdp and adapter.kind not in SHARDABLE:
+    if config.trainer.strategy in (Strategy.fsdp, Strategy.deepspeed) and adapter.kind not in SHARDABLE:
         yield problem(
             f"adapter={adapter.kind} with trainer={config.trainer.name}",
             "parameters that must be whole on each device",

@@ -36,7 +36,7 @@ NAMED = {
     "judge": "kind",
 }
 """Groups of which one key tells the option. What follows from it is not said again."""
-IGNORED = {"seed", "paths", "logger", "grid", "trainer", "evaluation", "scale"}
+IGNORED = {"seed", "paths", "logger", "grid", "trainer", "evaluation", "scale", "plan"}
 """What no row is told apart by: a grid is judged in one way, and the rest changes no number, or is noted below the table."""
 ASKED_AS_IT_IS = "{question}"
 """The `evaluation.prompt` that changes nothing."""
@@ -66,6 +66,8 @@ def check(configs: Sequence[RunConfig]) -> Iterator[str]:
         names = list(dict.fromkeys(suites.values()))
         got = ", ".join(names) if len(names) > 1 else f"{len(suites)} forms of {names[0]}"
         yield problem("evaluation", f"{got} in one grid", "one suite for all cells", f"evaluation={names[0]} for the whole grid")
+    if len({config.plan for config in configs}) > 1:
+        yield problem("plan", "true for some cells and false for others", "one word for the whole grid", "plan=true")
     outputs = list(dict.fromkeys(config.paths.outputs for config in configs))
     if len(outputs) > 1:
         yield problem("paths.outputs", ", ".join(outputs), "one folder for the whole grid", f"paths.outputs={outputs[0]}")

@@ -20,6 +20,7 @@ from babeltune import modelchecks, refusals
 from babeltune.alternatives import ALTERNATIVES, EACH_OF
 from babeltune.checks import check
 from babeltune.errors import BabelTuneError, ConfigError, nearest, problem
+from babeltune.launchers import LAUNCHERS
 from babeltune.options import EACH, ModelConfig, RunConfig, SourceConfig
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -38,6 +39,8 @@ def register() -> None:
         group = base.__name__.removesuffix("Config").lower()
         for kind, option in choices.items():
             store.store(group=f"schema/{group}", name=kind, node=option)
+    for name, launcher in LAUNCHERS.items():
+        store.store(group="schema/launcher", name=name, node=launcher)
 
 
 def compose(overrides: Sequence[str] = ()) -> RunConfig:

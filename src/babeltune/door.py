@@ -9,14 +9,17 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, assert_never, cast
 
 from babeltune import config as configs
+from babeltune import launchers
 from babeltune.errors import BabelTuneError, ConfigError, problem
-from babeltune.options import ExtendVocabularyStage, PrepareStage, RunConfig
+from babeltune.launchers import Launcher, LocalLauncher, RayLauncher, SlurmLauncher
+from babeltune.options import ExtendVocabularyStage, GridConfig, PrepareStage, RunConfig
 from babeltune.overrides import listed
 
 if TYPE_CHECKING:
+    from babeltune.cells import Cell
     from babeltune.progress import Standing
 
 REFUSED = 2
@@ -87,38 +90,52 @@ def launch(master: Any, jobs: Sequence[Sequence[str]], compose: Callable[[Sequen
             composed.append(([f"{where}:", *overrides], compose(overrides)))
         except Exception as error:  # Hydra raises a dozen kinds, all about the overrides
             problems += [f"{where}: {line}" for line in configs.problems_of(overrides) or [" ".join(str(error).split())]]
-    raise _Finished(refuse("\n".join(dict.fromkeys(problems))) if problems else answer(composed))
+    raise _Finished(refuse("\n".join(dict.fromkeys(problems))) if problems else answer(composed, master.hydra.launcher))
 
 
 def alone(composed: Any) -> int:
     """`answer` for a command line without axes. Raises nothing; a list of cells has no meaning there."""
+    from hydra.core.hydra_config import HydraConfig
+
     if composed.grid.cells:
         return refuse(problem("grid.cells", f"{len(composed.grid.cells)} cells for a single run", "a grid", "-m"))
-    return answer([([], composed)])
+    return answer([([], composed)], HydraConfig.get().launcher)
 
 
-def answer(composed: Sequence[tuple[Sequence[str], Any]]) -> int:
-    """`run_grid`, with what it refuses printed. Hydra adds words of its own to what is raised through it."""
+def answer(composed: Sequence[tuple[Sequence[str], Any]], launcher: Any) -> int:
+    """`run_grid`, with what it refuses printed. Hydra adds words of its own to what is raised through it.
+
+    `launcher` is the composed `hydra.launcher`.
+    """
+    from omegaconf import OmegaConf
+
     try:
-        return run_grid(composed)
+        return run_grid(composed, launchers.read(cast(dict[str, Any], OmegaConf.to_container(launcher))))
     except BabelTuneError as error:
         return refuse(str(error))
 
 
-def run_grid(composed: Sequence[tuple[Sequence[str], Any]]) -> int:
+def run_grid(composed: Sequence[tuple[Sequence[str], Any]], launcher: Launcher) -> int:
     """Run one or many composed configs as cells of one grid and print their table. Returns the exit code.
 
     Raises ConfigError with every problem of every cell before anything runs.
     """
-    from babeltune import comparison, grid
+    from babeltune import comparison, launched
     from babeltune.cells import with_parents
 
-    wanted = comparison.named(_checked(composed))
-    record = comparison.write_manifest(wanted)
+    checked = _checked(composed)
+    if checked[0].plan:
+        return _plan(checked)
+    where = launched.place(os.environ)
+    launched.check(checked, where, starts_nodes=isinstance(launcher, SlurmLauncher))
+    wanted = comparison.named(checked)
     cells = with_parents(wanted)
+    if where is not None and where.rank > 0:
+        launched.run(cells, where)  # this process leaves when its part is done
+    record = comparison.write_manifest(wanted)
     if not all(cell.is_done for cell in cells) and (expected := comparison.outlook(wanted)):
         print(expected, file=sys.stderr)
-    standings = grid.run(cells, workers=wanted[0].grid.workers)
+    standings = launched.run(cells, where) if where is not None else _run(cells, launcher, wanted[0].grid)
     prepared = [config for config in wanted if isinstance(config.stage, PrepareStage)]
     print(_ledgers(standings) if len(prepared) == len(wanted) else comparison.summary(record, standings))
     for text in _vocabularies(standings):
@@ -127,12 +144,39 @@ def run_grid(composed: Sequence[tuple[Sequence[str], Any]]) -> int:
         from babeltune import dashboards
 
         dashboards.mirror(record, wanted[0].logger)
-    failed = [standing for standing in standings if standing.state != "done" and standing.state != "kept"]
+    failed = [standing for standing in standings if standing.state in ("failed", "preempted")]
     for standing in failed:
         print(f"error: {standing.cell.folder.name}: {standing.note}", file=sys.stderr)
     if failed:
         print(f"{len(failed)} of {len(standings)} cells did not finish; the same command runs them again", file=sys.stderr)
     return FAILED if failed else 0
+
+
+def _plan(wanted: Sequence[RunConfig]) -> int:
+    """Print what the cells would take, and run none of them. Raises ModelError when that cannot be found out."""
+    from babeltune.plan import asking, printing
+
+    print(printing.text(asking.lines(wanted)))
+    return 0
+
+
+def _run(cells: list[Cell], launcher: Launcher, asked: GridConfig) -> list[Standing]:
+    """Run the cells that are not done, where the launcher says."""
+    match launcher:
+        case LocalLauncher():
+            from babeltune import grid
+
+            return grid.run(cells, workers=asked.workers)
+        case SlurmLauncher():
+            from babeltune.clusters.slurm import run as run_on_slurm
+
+            return run_on_slurm(cells, launcher, name=asked.name or "grid")
+        case RayLauncher():
+            from babeltune.clusters.rays import run as run_on_ray
+
+            return run_on_ray(cells, launcher, name=asked.name or "grid")
+        case other:
+            assert_never(other)
 
 
 def _ledgers(standings: Sequence[Standing]) -> str:
@@ -177,6 +221,9 @@ def _checked(composed: Sequence[tuple[Sequence[str], Any]]) -> list[RunConfig]:
 
 
 def refuse(text: str) -> int:
+    """Print what is refused; of several processes of a machine, the first one does."""
+    if os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")) != "0":
+        return REFUSED
     for line in text.splitlines():
         print(f"error: {line}", file=sys.stderr)
     return REFUSED

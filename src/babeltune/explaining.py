@@ -31,7 +31,10 @@ SHORT = 8
 """Hexadecimal digits of a digest that are shown."""
 LEAST_PREFIX = 4
 """Digits of an identity that may name a cell."""
-ROUNDING = ("trainer.accelerator", "trainer.strategy", "trainer.devices", "trainer.threads", "trainer.micro_tokens")
+ROUNDING = (
+    *(f"trainer.{key}" for key in ("accelerator", "strategy", "devices", "nodes", "threads", "micro_tokens")),
+    *(f"trainer.{key}" for key in ("attention", "checkpointing", "compile")),
+)
 """Options that change the order in which numbers are summed up, and nothing else."""
 JUDGING = ("evaluation", "decoding", "judge", "template")
 """Groups that say how a cell is judged."""

@@ -17,14 +17,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from babeltune import devices
 from babeltune.cells import Cell
 from babeltune.options import Accelerator
-from babeltune.progress import Progress, Standing
-from babeltune.worker import encode
+from babeltune.progress import Picture, Progress, Standing
+from babeltune.worker import PLAIN, PREEMPTED, encode, may_quantise
 
 PULSE_SECONDS = 0.2
 """How often the display is refreshed."""
@@ -42,6 +43,12 @@ class Group:
     events: queue.Queue[tuple[Group, dict[str, Any]]]
     lasts: bool
     """Whether it takes another cell after this one."""
+    made_for: Cell | None = None
+    """The first cell: it takes others that need the same of their process."""
+    devices: tuple[str, ...] = ()
+    """The GPUs that it sees; none where it sees what the grid sees."""
+    last: Cell | None = None
+    """The cell it had before, whose base it still has."""
     standing: Standing | None = None
     readers: list[threading.Thread] = field(default_factory=list)
 
@@ -58,22 +65,25 @@ class Group:
                 os.killpg(process.pid, number)
 
 
-def run(cells: list[Cell], *, workers: int | None = None) -> list[Standing]:
+def run(
+    cells: list[Cell], *, workers: int | None = None, picture: Callable[[list[Standing]], Picture] = Progress
+) -> list[Standing]:
     """Run the cells that are not done, in order, several at a time. Never raises for a cell's failure.
 
     A cell that another process works on is waited for, and is then found done; but when it is the only one that was asked for,
     it is refused.
 
-    Raises KeyboardInterrupt or SystemExit(143) after Ctrl-C or SIGTERM, when every worker has ended.
+    Raises KeyboardInterrupt or SystemExit(143) after Ctrl-C, or SIGTERM or SIGUSR1, when every worker has ended.
     """
     standings = [Standing(cell, "kept" if cell.is_done else "waiting") for cell in cells]
     events: queue.Queue[tuple[Group, dict[str, Any]]] = queue.Queue()
     groups: list[Group] = []
-    width = _width(cells, workers)
-    with _terminable(), Progress(standings) as progress:
+    visible = devices.gpus(os.environ) if any(map(_on_gpu, cells)) else []
+    width = _width(cells, workers, visible)
+    with terminable(), picture(standings) as progress:
         try:
             while not all(standing.is_over for standing in standings):
-                _hand_out(standings, groups, events, width)
+                _hand_out(standings, groups, events, width, visible)
                 progress.show()
                 with contextlib.suppress(queue.Empty):
                     group, event = events.get(timeout=PULSE_SECONDS)
@@ -89,44 +99,94 @@ def run(cells: list[Cell], *, workers: int | None = None) -> list[Standing]:
     return standings
 
 
-def _width(cells: list[Cell], workers: int | None) -> int:
-    """How many cells run at a time. Two small cells on two cores are faster than one on both, and no number depends on it."""
+def _width(cells: list[Cell], workers: int | None, visible: list[str]) -> int:
+    """How many cells run at a time: as many as have devices of their own. No number depends on it.
+
+    Two small cells on two cores are faster than one on both.
+    """
     if workers is not None:
         return workers
-    if any(cell.config.trainer.accelerator is Accelerator.gpu or cell.config.trainer.devices > 1 for cell in cells):
-        return 1
-    return min(2, os.cpu_count() or 1)
+    most = max((cell.config.trainer.devices for cell in cells), default=1)
+    if any(map(_on_gpu, cells)):
+        return max(1, len(visible) // most)
+    return 1 if most > 1 else min(2, os.cpu_count() or 1)
+
+
+def _on_gpu(cell: Cell) -> bool:
+    return cell.config.trainer.accelerator is Accelerator.gpu
 
 
 def _hand_out(
-    standings: list[Standing], groups: list[Group], events: queue.Queue[tuple[Group, dict[str, Any]]], width: int
+    standings: list[Standing],
+    groups: list[Group],
+    events: queue.Queue[tuple[Group, dict[str, Any]]],
+    width: int,
+    visible: list[str],
 ) -> None:
-    """Give waiting cells to workers with nothing to do."""
+    """Give waiting cells to workers with nothing to do, if they can a cell of the base that the worker has."""
     _give_up(standings)
-    while (standing := _next(standings)) is not None:
+    while ready := _ready(standings):
         if sum(group.standing is not None for group in groups) >= width:
             return
-        several = standing.cell.config.trainer.devices > 1
-        free = [group for group in groups if group.standing is None and group.lasts and not several]
-        group = free[0] if free else _start(standing.cell, events)
-        if not free:
-            groups.append(group)
-        group.standing = standing
+        standing, found = _matched(ready, [group for group in groups if group.standing is None])
+        if found is None:
+            if standing.cell.config.trainer.devices > 1 or len(groups) >= width:
+                _dismiss(groups)
+            found = _start(standing.cell, events, _devices(standing.cell, groups, visible))
+            groups.append(found)
+        found.standing, found.last = standing, standing.cell
         standing.state, standing.started = "running", time.monotonic()
         standing.phase = "starting"
-        group.send(encode(standing.cell))
+        found.send(encode(standing.cell))
 
 
-def _next(standings: list[Standing]) -> Standing | None:
-    """The first waiting cell whose parent is there. One that another process was working on may be done by now."""
+def _matched(ready: list[Standing], free: list[Group]) -> tuple[Standing, Group | None]:
+    """The cell to run next, and the worker for it: the first two that share a base, else the first cell that a worker can take."""
+    pairs = [(standing, group) for standing in ready for group in free if _can_take(group, standing.cell)]
+    for standing, group in pairs:
+        if group.last is not None and _base(group.last) == _base(standing.cell):
+            return standing, group
+    return pairs[0] if pairs else (ready[0], None)
+
+
+def _base(cell: Cell) -> object:
+    """What the base of a cell is known by. Cells that share one are told apart by it from the rest, whatever else it holds."""
+    return cell.parts.get("base"), cell.config.precision.kind, cell.config.trainer.accelerator
+
+
+def _can_take(group: Group, cell: Cell) -> bool:
+    if (first := group.made_for) is None:
+        return False
+    same = _on_gpu(first) == _on_gpu(cell) and may_quantise(first) == may_quantise(cell)
+    return group.lasts and same and cell.config.trainer.devices == 1
+
+
+def _devices(cell: Cell, groups: list[Group], visible: list[str]) -> tuple[str, ...]:
+    """The GPUs for a cell: those that the fewest others are on."""
+    if not _on_gpu(cell):
+        return ()
+    return devices.least_used(cell.config.trainer.devices, visible, [group.devices for group in groups])
+
+
+def _dismiss(groups: list[Group]) -> None:
+    """End workers that have nothing to do: others need their devices and memory."""
+    for group in [group for group in groups if group.standing is None]:
+        groups.remove(group)
+        group.send("end")
+        _reap(group)
+
+
+def _ready(standings: list[Standing]) -> list[Standing]:
+    """The waiting cells whose parents are there. One that another process was working on may be done by now."""
+    ready = []
     for standing in standings:
         if standing.state != "waiting" or standing.not_before > time.monotonic():
             continue
         if standing.not_before and standing.cell.is_done:
             standing.state = "kept"
         elif not _parents(standing, standings, ("waiting", "running")):
-            return standing
-    return None
+            ready.append(standing)
+    return ready
 
 
 def _wait_or_refuse(standings: list[Standing]) -> None:
@@ -163,10 +223,7 @@ def _hear(group: Group, event: dict[str, Any], groups: list[Group]) -> None:
     if standing is None or kind == "ready":
         return
     if kind == "progress":
-        if standing.phase != event["phase"]:
-            standing.phase_started, standing.phase_first = time.monotonic(), event["done"]
-        standing.phase, standing.done, standing.total = event["phase"], event["done"], event["total"]
-        standing.note = event.get("note", "")
+        standing.hear(**event)
     elif kind in ("done", "failed", "preempted", "held"):
         _end(standing, kind, event.get("reason", ""))
         group.standing = None
@@ -205,10 +262,12 @@ def _death(code: int, standing: Standing) -> str:
     return f"its process ended with exit code {code}; see {log}"
 
 
-def _start(cell: Cell, events: queue.Queue[tuple[Group, dict[str, Any]]]) -> Group:
-    """Start the process of a one-device cell, or the several of one that needs them."""
+def _start(cell: Cell, events: queue.Queue[tuple[Group, dict[str, Any]]], seen: tuple[str, ...] = ()) -> Group:
+    """Start the process of a one-device cell, or the several of one that needs them, and let them see these GPUs only."""
     number = cell.config.trainer.devices
     environment = os.environ | {"OMP_NUM_THREADS": str(cell.config.trainer.threads), "PYTHONUNBUFFERED": "1"}
+    if seen:
+        environment |= {devices.VISIBLE: ",".join(seen)}
     if number > 1:
         meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "NODE_RANK": "0"}
         environments = [
@@ -217,7 +276,9 @@ def _start(cell: Cell, events: queue.Queue[tuple[Group, dict[str, Any]]]) -> Gro
         ]
     else:
         environments = [environment]
-    group = Group([_process(each) for each in environments], events, lasts=number == 1)
+    arguments = () if may_quantise(cell) else (PLAIN,)
+    processes = [_process(each, *arguments) for each in environments]
+    group = Group(processes, events, lasts=number == 1, made_for=cell, devices=seen)
     for rank, process in enumerate(group.processes):
         reader = threading.Thread(target=_read, args=(group, process, rank), daemon=True)
         reader.start()
@@ -225,10 +286,10 @@ def _start(cell: Cell, events: queue.Queue[tuple[Group, dict[str, Any]]]) -> Gro
     return group
 
 
-def _process(environment: dict[str, str]) -> subprocess.Popen[str]:
+def _process(environment: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
     """One worker, in a session of its own so that Ctrl-C reaches it through the grid only."""
     return subprocess.Popen(
-        [sys.executable, "-m", "babeltune.worker"],
+        [sys.executable, "-m", "babeltune.worker", *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -264,6 +325,10 @@ def _reap(group: Group) -> int:
         with contextlib.suppress(BrokenPipeError):
             process.stdin.close()
         codes.append(process.wait())
+    for process, reader in zip(group.processes, group.readers, strict=False):
+        reader.join(GRACE_SECONDS)  # it ends with what its process said last
+        if process.stdout is not None and not reader.is_alive():
+            process.stdout.close()
     return next((code for code in codes if code), 0)
 
 
@@ -283,14 +348,15 @@ def _stop(groups: list[Group], events: queue.Queue[tuple[Group, dict[str, Any]]]
 
 
 @contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """Let SIGTERM end a grid the way Ctrl-C does, with the exit code that says so."""
+def terminable() -> Iterator[None]:
+    """Let SIGTERM, and the SIGUSR1 that Slurm sends before it, end a grid the way Ctrl-C does, with an exit code that says so."""
 
     def leave(number: int, frame: object) -> None:
-        raise SystemExit(128 + number)
+        raise SystemExit(PREEMPTED)
 
-    previous = signal.signal(signal.SIGTERM, leave)
+    previous = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGUSR1)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -55,7 +55,26 @@ class Strategy(Enum):
 
     single = "single"
     ddp = "ddp"
+    """Every device holds the whole model."""
     fsdp = "fsdp"
+    """Weights, gradients and the optimizer's state lie in pieces on the devices (FSDP2)."""
+    deepspeed = "deepspeed"
+    """Gradients and the optimizer's state lie in pieces on the devices (ZeRO-2)."""
+
+
+class Attention(Enum):
+    """How documents that lie side by side are kept apart. The numbers are the same but for rounding."""
+
+    auto = "auto"
+    """`flash` on a GPU in bfloat16, else `documents` where the family can, else `mask`."""
+    documents = "documents"
+    """Rows without padding, and attention for one document after the other; nothing is computed that is not seen."""
+    mask = "mask"
+    """All pairs of tokens of a row, those that do not see each other masked: every family can."""
+    flex = "flex"
+    """Rows with padding, and FlexAttention, which leaves out whole blocks of pairs. GPU only."""
+    flash = "flash"
+    """Rows without padding, and FlashAttention for documents of different lengths. GPU and bfloat16 only."""
 
 
 class Accelerator(Enum):
@@ -460,13 +479,26 @@ class TrainerConfig:
     accelerator: Accelerator = Accelerator.cpu
     strategy: Strategy = Strategy.single
     devices: int = 1
-    """Processes that share a cell, one device each."""
+    """Processes of each machine that share a cell, one device each."""
+    nodes: int = 1
+    """Machines that share a cell. With more than one, torchrun or srun starts the processes: docs/scale.md."""
     threads: int = 1
     """CPU threads of each process. Fixed, so that numbers do not depend on the machine's size or load."""
-    micro_tokens: int = 4096
-    """Tokens in one forward pass, padding included; a step is cut into as many as it needs."""
+    micro_tokens: int = 1024
+    """The most tokens in one forward pass, padding included, or a single example; a step is cut into as many as it needs."""
+    attention: Attention = Attention.auto
+    """How documents that lie side by side are kept apart."""
+    checkpointing: bool = False
+    """Compute each layer again in the backward pass in place of keeping what is inside it: less memory, a third more time."""
+    compile: bool = False
+    """Have torch.compile make each layer's kernels: worth its minutes of compiling only in long runs."""
     checkpoint_steps: int = 50
     """Steps between checkpoints."""
+
+    @property
+    def processes(self) -> int:
+        """Processes that share a cell, on all machines."""
+        return self.nodes * self.devices
 
 
 @dataclass(kw_only=True)
@@ -630,7 +662,7 @@ class GridConfig:
     baseline: str | None = None
     """Label of the row the others are compared with; null for the first."""
     workers: int | None = None
-    """Cells trained at a time; null for one on a GPU, and on a CPU one for each core, at most two."""
+    """Cells trained at a time; null for as many as have GPUs of their own, and on a CPU one for each core, at most two."""
     cells: list[Any] = field(default_factory=list)
     """Cells beside those of a sweep's axes: each says by keys and values what it has in place of the sweep's own choices."""
 
@@ -658,3 +690,5 @@ class RunConfig:
     """Name to step: what is done to the whole mix, after each source's own steps. See `babeltune.steps`."""
     seed: int = 0
     """Seed of everything random: initial adapter, order, drawing of rows, dropout, sampling."""
+    plan: bool = False
+    """Print what the run would take, and train nothing. No part of a cell."""

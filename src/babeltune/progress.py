@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import Protocol, Self, TextIO
 
 from rich.console import Console
 from rich.live import Live
@@ -21,7 +22,7 @@ class Standing:
 
     cell: Cell
     state: str = "waiting"
-    """waiting, running, held (by another process), done, kept (done before), failed, or preempted."""
+    """waiting, queued (by a cluster), running, held (by another process), done, kept (done before), failed, or preempted."""
     note: str = ""
     phase: str = ""
     done: int = 0
@@ -38,18 +39,34 @@ class Standing:
     def is_over(self) -> bool:
         return self.state in ("done", "kept", "failed", "preempted")
 
+    def hear(self, *, phase: str, done: int, total: int, note: str = "") -> None:
+        """Take in how far a cell says it is."""
+        if self.phase != phase:
+            self.phase_started, self.phase_first = time.monotonic(), done
+        self.phase, self.done, self.total, self.note = phase, done, total, note
+
+
+class Picture(Protocol):
+    """Whoever shows where a list of cells stands."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *failure: object) -> None: ...
+
+    def show(self) -> None: ...
+
 
 class Progress:
-    """Shows where a list of cells stands until it is closed."""
+    """Shows where a list of cells stands until it is closed. On standard error, or on another stream."""
 
-    def __init__(self, standings: list[Standing]) -> None:
+    def __init__(self, standings: list[Standing], stream: TextIO | None = None) -> None:
         self._standings = standings
-        self._console = Console(stderr=True)
+        self._console = Console(stderr=True) if stream is None else Console(file=stream)
         self._live = Live(console=self._console, refresh_per_second=4) if self._console.is_terminal else None
         self._said: dict[int, str] = {}
         self._last = 0.0
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> Self:
         if self._live is not None:
             self._live.__enter__()
         return self
@@ -94,6 +111,8 @@ def state_of(standing: Standing) -> str:
         return f"failed: {standing.note}"
     if standing.state == "preempted":
         return "stopped; the same command goes on from its last checkpoint"
+    if standing.state == "queued":
+        return f"queued: {standing.note}"
     if standing.state in ("waiting", "held"):
         return f"waiting: {standing.note}" if standing.note else "waiting"
     if not standing.total:

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from babeltune import launchers
 from babeltune.alternatives import ALTERNATIVES
 from babeltune.errors import nearest, problem
 from babeltune.options import RunConfig
@@ -45,6 +46,8 @@ def explain(error: BaseException, override: str, conf: Path) -> str:
     options = sorted(path.stem for path in (conf / name).glob("*.yaml")) if name else []
     if not name or ("=" not in override and not key.startswith("~")):
         return problem("command line", repr(override), "group=option or key=value", example(name, conf))
+    if name.startswith("hydra.launcher."):
+        return launchers.refusal(name.split(".")[2], value, "Could not" in words)
     if name.split(".")[0] == "hydra":
         return problem(
             name, "an unknown key" if "Could not" in words else repr(value), "one of Hydra's own", "python train.py --cfg hydra"

@@ -13,6 +13,7 @@ evaluations/ID/  replies.jsonl, losses.json, scores.json and asked.json, one fol
                  verdicts.jsonl and judged.json, what asking it took; replies.part.jsonl is there while the model is asked
 result.json      everything a table needs
 train.log        what the libraries had to say
+job.json         which job of a cluster has the cell, and told.json, how far that says it is; see `babeltune.clusters`
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     """
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        temporary = beside(path)
         try:
             with open(temporary, "wb") as file:
                 file.write(data)
@@ -98,6 +99,11 @@ def write_bytes(path: Path, data: bytes) -> None:
         finally:
             temporary.unlink(missing_ok=True)
         sync_folder(path.parent)
+
+
+def beside(path: Path) -> Path:
+    """A name next to a file's or folder's own that no other process has: on a cluster two may have one number."""
+    return path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.tmp")
 
 
 def sync_folder(folder: Path) -> None:
@@ -112,7 +118,7 @@ def sync_folder(folder: Path) -> None:
 def publish_folder(write: Callable[[str], object], folder: Path) -> None:
     """Fill a folder under another name, then give it its own: it is there complete or not at all. One that is there stays."""
     with writing(folder):
-        temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+        temporary = beside(folder)
         shutil.rmtree(temporary, ignore_errors=True)
         try:
             write(str(temporary))

@@ -9,6 +9,7 @@ import logging
 import os
 import random
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -31,14 +32,15 @@ from babeltune.evaluation.generating import generate, reference_losses
 from babeltune.evaluation.judging import deciding
 from babeltune.evaluation.keeping import Kept
 from babeltune.identity import judge_parts
-from babeltune.modeling import adapters, extending, loading, merging, resizing
+from babeltune.modeling import adapters, attention, extending, loading, merging, resizing, reuse
 from babeltune.modeling.loss import check_exact
 from babeltune.modeling.vocabulary import train_tokenizer
 from babeltune.options import Accelerator, ExtendVocabularyStage, NoAdapter, PrepareStage, PretrainStage, RunConfig, Texts
+from babeltune.plan import saved as plans
 from babeltune.records import Conversation, Item, MixLedger, Reply, Score
 from babeltune.results import RunResult
 from babeltune.suites import NoSuite
-from babeltune.training import fitting
+from babeltune.training import fitting, memory
 from babeltune.training.fitting import Trained
 from babeltune.training.tracking import Tracker
 
@@ -70,6 +72,8 @@ def run(cell: Cell | RunConfig, tell: Tell = lambda event, **facts: None) -> Run
         if cell.config.model.answers is not None:
             return conclude(cell, judge_answers(cell, tracker, tell), tracker)
         if cell.parent is not None:
+            if not (cell.parent / "model").is_dir():
+                reuse.drop()  # it takes a base of its own
             merging.make_whole(cell.parent, cell.config.trainer)
         if isinstance(cell.config.stage, ExtendVocabularyStage) and not cell.is_trained:
             extend_vocabulary(cell, cell.config.stage, tell)
@@ -137,6 +141,7 @@ def extend_vocabulary(cell: Cell, stage: ExtendVocabularyStage, tell: Tell) -> N
     tell("progress", phase="learning pieces", done=0, total=0)
     grown = extending.extend(tokenizer, text, samples, stage, config.model, config.seed)
     tell("progress", phase="resizing", done=0, total=0)
+    reuse.drop()
     base = loading.load_base(config, cell.parent, len(tokenizer), as_saved=True)
     resizing.resize(base, tokenizer, grown, stage.new_rows, config.seed)
 
@@ -159,37 +164,50 @@ def train(cell: Cell, tokenizer: Any, way: Writing, tracker: Tracker, tell: Tell
         return
     tell("progress", phase="preparing", done=0, total=0)
     mixed = preparing.prepare(config, way, cache_folder(config), overlap.apart(config))
-    base = loading.load_base(config, cell.parent, len(tokenizer))
-    check_exact(base, config.data.max_tokens)
-    if config.model.fresh is not None and not isinstance(config.adapter, NoAdapter):
-        loading.keep_fresh(base, tokenizer, cell.folder)
-    model = adapters.attach(base, config)
+    is_weighed = memory.reset_peak(config.trainer.accelerator)
+    model = model_of(config, cell.parent, tokenizer, cell.folder)
     counts = adapters.audit(model, config)
     if _rank() == 0:
         _open(cell, mixed, counts)
         results.write_ledger(cell.folder / "ledger.json", mixed.ledger)
+    computing = time.process_time()
     try:
         done = fitting.fit(
             model,
-            _examples(mixed, config),
+            examples_of(mixed, config),
             [taken.source for _, taken in mixed.parts],
             config,
-            pad_id=_pad(tokenizer),
+            pad_id=pad_id(tokenizer),
             folder=cell.folder,
-            identity=cell.identity,
+            parts=cell.parts,
             tracker=tracker,
             tell=tell,
         )
     except fitting.Stopped as stop:
         raise Preempted(str(stop)) from stop
     if done.is_first_rank:
+        took = {
+            "cpu_seconds": round(time.process_time() - computing, 2),
+            "peak_bytes": memory.peak_bytes(config.trainer.accelerator) if is_weighed else None,
+            "plan": plans.kept(cache_folder(config), cell.identity),
+        }
         adapters.save(model, tokenizer, cell.folder, config)
-        facts = _facts(done, config) | {"parameters": counts, "ledger": asdict(mixed.ledger)}
+        facts = _facts(done, config) | took | {"parameters": counts, "ledger": asdict(mixed.ledger)}
         results.write_json(cell.folder / "trained.json", facts)
         shutil.rmtree(cell.folder / "checkpoints", ignore_errors=True)  # nothing is left to go on with
 
 
-def _examples(mixed: Mixed, config: RunConfig) -> Examples:
+def model_of(config: RunConfig, parent: Path | None, tokenizer: Any, folder: Path) -> Any:
+    """The model to train: its base, of which it is seen that packed rows are exact, with its adapter. A fresh base is kept."""
+    base = reuse.load_base(config, parent, len(tokenizer))
+    check_exact(base, config.data.max_tokens, attention.choose(base, config))
+    if config.model.fresh is not None and not isinstance(config.adapter, NoAdapter):
+        loading.keep_fresh(base, tokenizer, folder)
+    return adapters.attach(base, config)
+
+
+def examples_of(mixed: Mixed, config: RunConfig) -> Examples:
+    """The mix as it is trained on: rows as they are, or texts joined into blocks."""
     parts = [(store, store.pool[taken.indices], taken.source) for store, taken in mixed.parts]
     if not isinstance(config.stage, PretrainStage) or config.stage.texts is Texts.apart:
         return Examples([(store, rows) for store, rows, _ in parts])
@@ -330,16 +348,16 @@ def _tokenizer(cell: Cell) -> Any:
     if isinstance(config.stage, ExtendVocabularyStage):
         return loading.load_tokenizer(dataclasses.replace(config.model, tokenizer=None), cell.folder)
     if config.model.tokenizer != "train":
-        return loading.load_tokenizer(config.model, cell.parent)
+        return reuse.load_tokenizer(config.model, cell.parent)
     folder = cell.folder / "tokenizer"
     if not folder.exists():
-        results.publish_folder(train_tokenizer(_texts(config), config.model.vocabulary).save_pretrained, folder)
+        results.publish_folder(train_tokenizer(texts_of(config), config.model.vocabulary).save_pretrained, folder)
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(str(folder))
 
 
-def _texts(config: RunConfig) -> Iterator[str]:
+def texts_of(config: RunConfig) -> Iterator[str]:
     """Everything that the conversations of a mix say."""
     for source in config.data.sources.values():
         for row in preparing.conversations(source, Path(config.paths.data), config.data.max_bad_fraction):
@@ -347,7 +365,8 @@ def _texts(config: RunConfig) -> Iterator[str]:
                 yield from (message.text for message in row.messages)
 
 
-def _pad(tokenizer: Any) -> int:
+def pad_id(tokenizer: Any) -> int:
+    """What fills rows up: the end mark where a tokenizer has no padding of its own."""
     return int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id)
 
 
@@ -361,7 +380,7 @@ def _open(cell: Cell, mixed: Mixed, counts: dict[str, int]) -> None:
         cuts = f"{row.cut_answers} answers cut, {row.dropped_turns} turns left out"
         tokens = f"{row.tokens:,} tokens ({row.token_share:.2%} of the mix), {row.target_tokens:,} to learn"
         log.info("%s (%s): %s, dropped %s, %s; %s", row.source, row.language, found, dict(row.dropped) or "none", cuts, tokens)
-    log.info("global batch: %d examples over %d process(es)", config.optimizer.global_batch, config.trainer.devices)
+    log.info("global batch: %d examples over %d process(es)", config.optimizer.global_batch, config.trainer.processes)
 
 
 def _facts(done: Trained, config: RunConfig) -> dict[str, Any]:
@@ -374,18 +393,19 @@ def _facts(done: Trained, config: RunConfig) -> dict[str, Any]:
         "last_loss": done.losses[-1] if done.losses else None,
         "tokens": done.tokens,
         "tokens_per_second": round(done.tokens / done.seconds, 1),
-        "devices": config.trainer.devices,
+        "devices": config.trainer.processes,
         "trainer": config.trainer.name,
     }
 
 
 def _trained_model(cell: Cell, vocabulary: int) -> Any:
-    """The cell's model as anyone would load it: from its folder."""
+    """The cell's model as anyone would load it: from its folder. A base that is in memory already is not read again."""
     config = cell.config
     if isinstance(config.stage, ExtendVocabularyStage) or (isinstance(config.adapter, NoAdapter) and config.data.sources):
+        reuse.drop()
         model = loading.load_trained(config, cell.folder)
     else:
-        base = loading.load_base(config, cell.parent, vocabulary)
+        base = reuse.load_base(config, cell.parent, vocabulary)
         model = adapters.load(base, cell.folder, config) if config.data.sources else base
         if config.model.adapter is not None:
             model = adapters.load_foreign(base, Path(config.model.adapter), vocabulary)

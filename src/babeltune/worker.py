@@ -15,14 +15,28 @@ import sys
 import threading
 import traceback
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 from babeltune.cells import Cell
 from babeltune.config import build, dump
 from babeltune.errors import BabelTuneError, HeldError, problem
+from babeltune.options import Precision
 from babeltune.results import writing
 
 log = logging.getLogger(__name__)
+
+PREEMPTED = 143
+"""Exit code of whoever was asked to stop by a signal and can be taken up again."""
+
+
+PLAIN = "--plain"
+"""Tells a worker that none of its cells quantises a model."""
+
+
+def may_quantise(cell: Cell) -> bool:
+    """Whether the cell's process may need bitsandbytes: for its own weights, or for those of a parent that it merges first."""
+    merges = cell.parent is not None and not (cell.parent / "model").is_dir()
+    return merges or cell.config.precision.kind in (Precision.int8, Precision.nf4)
 
 
 def encode(cell: Cell) -> str:
@@ -51,6 +65,12 @@ def decode(line: str) -> Cell:
     )
 
 
+class Listener(Protocol):
+    """Whoever is told how a cell goes on."""
+
+    def send(self, event: str, **facts: Any) -> None: ...
+
+
 class Events:
     """The worker's words to the grid: one JSON object a line."""
 
@@ -65,16 +85,24 @@ class Events:
 
 
 def main() -> int:
+    if PLAIN in sys.argv[1:]:
+        sys.modules["bitsandbytes"] = None  # type: ignore[assignment]  # peft imports it where it is there: 1.6 s and 45 MB
+    signal.signal(signal.SIGUSR1, _leave)
     events = Events(os.fdopen(os.dup(1), "w", encoding="utf-8"))
     os.dup2(2, 1)
     lines: queue.Queue[str | None] = queue.Queue()
     threading.Thread(target=_listen, args=(lines,), daemon=True).start()
     events.send("ready")
     while (line := lines.get()) is not None:
-        code = _run(decode(line), events)
+        code = run_cell(decode(line), events)
         if code:
             return code
     return 0
+
+
+def _leave(number: int, frame: object) -> None:
+    """Slurm signals every process of a job; while a cell trains, a handler that writes a checkpoint is in this one's place."""
+    raise SystemExit(PREEMPTED)
 
 
 def _listen(lines: queue.Queue[str | None]) -> None:
@@ -87,7 +115,7 @@ def _listen(lines: queue.Queue[str | None]) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _run(cell: Cell, events: Events) -> int:
+def run_cell(cell: Cell, events: Listener) -> int:
     """Run one cell and say how it ended. Returns an exit code when the worker should not go on."""
     try:
         with writing(cell.folder):
@@ -103,7 +131,7 @@ def _run(cell: Cell, events: Events) -> int:
             result = run(cell, events.send)
         except Preempted as stop:
             events.send("preempted", reason=str(stop), last=True)
-            return 143
+            return PREEMPTED
         events.send("done", scores={name: score.value for name, score in result.scores.items()})
     except HeldError as error:
         events.send("held", reason=str(error))

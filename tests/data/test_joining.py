@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from babeltune.data.batching import Examples, pack
+from babeltune.data.batching import Examples
 from babeltune.data.joining import Joined
+from babeltune.data.packing import pack
 from babeltune.data.store import TokenStore, build_store
 from babeltune.records import Conversation, Message, Segment
 

@@ -12,8 +12,8 @@ from torch.nn.functional import cross_entropy
 from transformers import GenerationConfig
 
 from babeltune.data import templates
-from babeltune.data.batching import Document, collate
 from babeltune.data.preparing import Writing
+from babeltune.data.rows import Document, collate
 from babeltune.data.templates import Chat
 from babeltune.errors import EvalError
 from babeltune.evaluation.generating import end_marks, generate, reference_losses

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from babeltune.data.batching import Document, MicroBatch, collate
+from babeltune.data.rows import Document, MicroBatch, collate
 from babeltune.modeling import adapters
 from babeltune.modeling.loss import target_losses
 from babeltune.options import (

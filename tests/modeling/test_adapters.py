@@ -15,7 +15,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from babeltune.data.batching import Document, collate
+from babeltune.data.rows import Document, collate
 from babeltune.errors import ConfigError, ModelError
 from babeltune.modeling import adapters, loading
 from babeltune.modeling.loss import target_losses

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import DynamicCache
 
-from babeltune.data.batching import Document, collate
+from babeltune.data.rows import Document, collate
 from babeltune.modeling.virtual import generation_inputs, num_virtual
 from tests.modeling import kinds, tiny
 

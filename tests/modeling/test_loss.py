@@ -11,10 +11,11 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from babeltune.data.batching import Document, Examples, MicroBatch, Plan, StepDataset, collate, weightless
+from babeltune.data.batching import Examples, Plan, StepDataset
+from babeltune.data.rows import Document, MicroBatch, collate, weightless
 from babeltune.data.store import build_store
 from babeltune.errors import ConfigError
-from babeltune.modeling import loss
+from babeltune.modeling import loss, outputs
 from babeltune.modeling.loading import fresh_model
 from babeltune.modeling.loss import check_exact, hidden_states, target_losses
 from babeltune.options import Layout
@@ -98,7 +99,8 @@ def test_the_output_layer_in_chunks_gives_the_same_loss_and_gradient(family: str
     model, batch = tiny.model(family), collate([_documents()], pad_id=0)
     whole = _losses(model, batch)
     expected = _gradients(model, whole.sum())
-    monkeypatch.setattr(loss, "CHUNK_LOGITS", 3 * tiny.VOCABULARY)
+    monkeypatch.setattr(outputs, "CHUNK_LOGITS", 3 * tiny.VOCABULARY)
+    monkeypatch.setattr(outputs, "LEAST_CHUNK", 1)
     sizes = []
     model.get_output_embeddings().register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
     chunked = _losses(model, batch)
@@ -117,7 +119,8 @@ def test_the_output_layer_runs_only_where_there_is_a_target() -> None:
 
 @pytest.mark.parametrize("chunk", [1 << 24, 3 * tiny.VOCABULARY])
 def test_a_frozen_output_layer_gets_no_gradient(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loss, "CHUNK_LOGITS", chunk)
+    monkeypatch.setattr(outputs, "CHUNK_LOGITS", chunk)
+    monkeypatch.setattr(outputs, "LEAST_CHUNK", 1)
     model = tiny.model("gptj")
     model.lm_head.requires_grad_(False)
     found = _gradients(model, _losses(model, collate([_documents()], pad_id=0)).sum())

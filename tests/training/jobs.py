@@ -22,6 +22,7 @@ from babeltune.config import compose
 from babeltune.data import preparing
 from babeltune.errors import BabelTuneError
 from babeltune.modeling.loading import fresh_model
+from babeltune.modeling.pieces import whole
 from babeltune.modeling.vocabulary import train_tokenizer
 from babeltune.options import RunConfig
 from babeltune.records import Conversation
@@ -178,16 +179,16 @@ class KilledIn:
 
 
 class AtStep:
-    """Does something right before a step, in one of the cell's processes."""
+    """Does something right before a step, in one of the cell's processes, or in all."""
 
-    def __init__(self, step: int, action: Callable[[Any], None], rank: int = 0) -> None:
+    def __init__(self, step: int, action: Callable[[Any], None], rank: int | None = 0) -> None:
         self.step, self.action, self.rank = step, action, rank
 
     def __call__(self) -> None:
         real = modules.CausalLMModule.training_step
 
         def step(module: Any, batch: Any, number: int) -> None:
-            if batch.step == self.step and os.environ.get("RANK", "0") == str(self.rank):
+            if batch.step == self.step and self.rank in (None, int(os.environ.get("RANK", "0"))):
                 self.action(module)
             real(module, batch, number)
 
@@ -200,6 +201,14 @@ def kill_me(_: Any) -> None:
 
 def terminate_me(_: Any) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+def preempt_me(_: Any) -> None:
+    os.kill(os.getpid(), signal.SIGUSR1)
+
+
+def fail(_: Any) -> None:
+    raise RuntimeError("a library's")
 
 
 def interrupt_me(_: Any) -> None:
@@ -291,10 +300,84 @@ class StopServer:
         AtStep(self.step, lambda _: wandb_server.stop(self.address))()
 
 
+class Both:
+    """Two hands."""
+
+    def __init__(self, first: Callable[[], None], second: Callable[[], None]) -> None:
+        self.first, self.second = first, second
+
+    def __call__(self) -> None:
+        self.first()
+        self.second()
+
+
+class OnCpu:
+    """Lets DeepSpeed run without a GPU, for a config that says `trainer.strategy=ddp`: ours refuses it, as Lightning does."""
+
+    def __call__(self) -> None:
+        os.environ["DS_ACCELERATOR"] = "cpu"
+        from lightning.pytorch.strategies import ParallelStrategy
+
+        from babeltune.training import zero
+
+        class CpuZero(zero.ZeroStrategy):
+            root_device = property(lambda self: torch.device("cpu", self.local_rank))  # type: ignore[assignment]
+
+            def setup_environment(self) -> None:
+                ParallelStrategy.setup_environment(self)
+                self.accelerator.setup_device(self.root_device)
+                self.set_world_ranks()
+                self._init_deepspeed_distributed()
+
+        fitting._strategy = lambda trainer, clip: CpuZero(clip=clip, process_group_backend="gloo")  # type: ignore[assignment]
+
+
 class OtherCell:
     """Makes one rank believe that its cell is another one."""
 
     def __call__(self) -> None:
         if os.environ.get("RANK") == "1":
             real = fitting.SameCell
-            fitting.SameCell = lambda facts: real(facts | {"identity": "another"})  # type: ignore[assignment, misc]
+            fitting.SameCell = lambda facts: real(facts | {"cell": "another"})  # type: ignore[assignment, misc]
+
+
+class Holdings:
+    """Notes, after a cell's first step, how many numbers of the model and of the optimizer lie in this process."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __call__(self) -> None:
+        real = modules.CausalLMModule.training_step
+
+        def step(module: Any, batch: Any, number: int) -> None:
+            real(module, batch, number)
+            if batch.step == 0:
+                moments = [one["exp_avg"] for one in module.optimizers().state.values()]
+                held = {
+                    "weights": sum(map(_held_here, module.parameters())),
+                    "optimizer": sum(map(_held_here, moments)),
+                }
+                with open(self.path, "a") as file:
+                    file.write(json.dumps(held) + "\n")
+
+        modules.CausalLMModule.training_step = step  # type: ignore[method-assign]
+
+
+def _held_here(part: Any) -> int:
+    return int((part.to_local() if hasattr(part, "to_local") else part).numel())
+
+
+class NoteWeights:
+    """Writes what is trained and both moments of the optimizer, whole, as they are right before a step."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __call__(self, module: Any) -> None:
+        trained = {name: part for name, part in module.model.named_parameters() if part.requires_grad}
+        state = module.optimizers().state
+        noted = {f"weight {name}": whole(part) for name, part in trained.items()}
+        noted |= {f"{key} {name}": whole(value) for name, part in trained.items() for key, value in state[part].items()}
+        if os.environ.get("RANK", "0") == "0":
+            torch.save({name: part.detach().clone() for name, part in noted.items()}, self.path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import pickle
 import random
@@ -31,7 +32,7 @@ FLIPS = 60
 def two(tmp_path: Path) -> Path:
     """A folder with the checkpoints of steps 1 and 2."""
     for step in (1, 2):
-        AtomicCheckpointIO().save_checkpoint(_content(step), place(tmp_path, step))
+        AtomicCheckpointIO({}).save_checkpoint(_content(step), place(tmp_path, step))
     return tmp_path
 
 
@@ -39,9 +40,9 @@ def _content(step: int) -> dict[str, Any]:
     return {"global_step": step, "state_dict": {"weight": torch.full((4096,), float(step))}}
 
 
-def _read(path: Path | None) -> dict[str, Any]:
+def _read(path: Path | None, parts: dict[str, Any] | None = None) -> dict[str, Any]:
     assert path is not None
-    return AtomicCheckpointIO().load_checkpoint(path)
+    return AtomicCheckpointIO(parts or {}).load_checkpoint(path)
 
 
 def test_a_kill_at_any_moment_leaves_a_whole_newest_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,7 +72,7 @@ def _write_for_ever(folder: Path) -> None:
     step = 0
     while True:
         step += 1
-        AtomicCheckpointIO().save_checkpoint(_content(step), place(folder, step))
+        AtomicCheckpointIO({}).save_checkpoint(_content(step), place(folder, step))
         rotate(folder)
 
 
@@ -102,7 +103,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(two: Path) -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
         try:
-            AtomicCheckpointIO().save_checkpoint(_content(2), place(two, 2))
+            AtomicCheckpointIO({}).save_checkpoint(_content(2), place(two, 2))
         except OutputError as error:
             os._exit(0 if "step-00000002.ckpt: got File too large; expected a folder that results can" in str(error) else 2)
         finally:
@@ -142,16 +143,29 @@ def _saved(value: Any) -> bytes:
 
 def test_the_newest_two_are_kept(tmp_path: Path) -> None:
     for step in (9, 10, 100, 99):
-        AtomicCheckpointIO().save_checkpoint(_content(step), place(tmp_path, step))
+        AtomicCheckpointIO({}).save_checkpoint(_content(step), place(tmp_path, step))
     rotate(tmp_path)
     assert sorted(step_of(path) for path in tmp_path.iterdir()) == [99, 100]
+
+
+def test_a_checkpoint_of_another_cell_is_refused_with_what_differs(tmp_path: Path) -> None:
+    theirs = {"optimizer": {"learning_rate": 0.1, "epochs": 2}, "seed": 0, "base": "a", "template": "b"}
+    ours = {"optimizer": {"learning_rate": 0.2, "epochs": 2}, "seed": 1, "base": "c", "cleaning": ["exact"], "template": "b"}
+    AtomicCheckpointIO(theirs).save_checkpoint(_content(1), place(tmp_path, 1))
+    assert _read(place(tmp_path, 1), theirs)["global_step"] == 1
+    with pytest.raises(ModelError) as caught:
+        _read(place(tmp_path, 1), ours)
+    assert str(caught.value) == (
+        f"{place(tmp_path, 1)}: got a checkpoint of another cell (base a there, c here, cleaning None there, ['exact'] here, "
+        "optimizer.learning_rate 0.1 there, 0.2 here and 1 more); expected one of this cell; try removing it; training begins anew"
+    )
 
 
 def test_a_cells_checkpoint_holds_exactly_what_is_trained(start: Start, whole: Path, untrained: Path) -> None:
     assert start(jobs.train, untrained, sabotage=jobs.AtStep(11, jobs.terminate_me)).code() == jobs.PREEMPTED
     path = newest_sound(cell_folder(untrained) / "checkpoints")
     assert path is not None
-    content = _read(path)
+    content = _read(path, json.loads((cell_folder(untrained) / "identity.json").read_text())["parts"])
     state = content["state_dict"]
     adapter = load_file(cell_folder(whole) / "adapter" / "adapter_model.safetensors")
     assert {name.replace(".default", "") for name in state} == set(adapter)

@@ -59,7 +59,7 @@ def test_a_kill_while_a_checkpoint_is_written_costs_no_bit(start: Start, untrain
     assert not folder.exists(), "nothing is left to go on with"
 
 
-@pytest.mark.parametrize("ask", [jobs.terminate_me, jobs.interrupt_me])
+@pytest.mark.parametrize("ask", [jobs.terminate_me, jobs.preempt_me, jobs.interrupt_me])
 def test_a_run_that_is_asked_to_stop_ends_after_its_step_and_goes_on_from_there(
     start: Start, untrained: Path, whole: Path, ask: object
 ) -> None:
@@ -122,4 +122,6 @@ def test_a_checkpoint_of_other_data_is_refused(start: Start, untrained: Path, wh
     shutil.copytree(cell_folder(other) / "checkpoints", cell_folder(untrained) / "checkpoints")
     running = start(jobs.train, untrained)
     assert running.code() == jobs.REFUSED
-    assert "checkpoint: got one of other data; expected a checkpoint of the same examples in the same order" in running.said
+    said = next(line for line in running.said.splitlines() if line.startswith("error: "))
+    assert "step-00000003.ckpt: got a checkpoint of another cell (data.max_rows 40 there, 44 here, " in said
+    assert said.endswith("; expected one of this cell; try removing it; training begins anew")

@@ -10,8 +10,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import sys
-from bisect import bisect_left, bisect_right, insort
-from collections import defaultdict
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -20,28 +19,16 @@ from typing import Protocol, assert_never
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
+from babeltune.data.packing import Numbers, cut, pack, share
+from babeltune.data.rows import Document, MicroBatch, Rowing, collate, flat_rows, flatten, weightless
+from babeltune.data.sharing import fill
 from babeltune.errors import DataError, problem
 from babeltune.options import Layout, Order
 
-Numbers = NDArray[np.int32]
-"""Examples, or tokens of them: four bytes, for there may be millions."""
-
-IGNORED = -100
-"""Label of a position that predicts nothing."""
 WINDOW_STEPS = 50
 """`Order.grouped` sorts the examples of so many steps by length at a time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Document:
-    """One example, as it goes into a row."""
-
-    ids: NDArray[np.int32]
-    targets: NDArray[np.bool_]
-    source: int
 
 
 class Rows(Protocol):
@@ -152,125 +139,6 @@ def _permutation(count: int, name: str) -> Numbers:
     return np.argsort(generator.random_raw(count), kind="stable").astype(np.int32)
 
 
-def share(lengths: Sequence[int] | Numbers, rank: int, world: int) -> list[int]:
-    """The positions in `lengths` that fall to a rank: longest first, each to the rank with the fewest tokens so far."""
-    loads = [0] * world
-    mine = []
-    for position in _longest_first(lengths):
-        least = loads.index(min(loads))
-        loads[least] += int(lengths[position])
-        if least == rank:
-            mine.append(position)
-    return mine
-
-
-def pack(lengths: Sequence[int] | Numbers, capacity: int) -> list[list[int]]:
-    """Lay positions into as few rows of `capacity` tokens as best fit finds, then make the rows as even as that allows.
-
-    A length above the capacity has a row of its own.
-    """
-    rows = _best_fit(lengths, capacity)
-    low = max(int(np.max(lengths, initial=0)), -(-int(np.sum(lengths)) // max(1, len(rows))))
-    high = capacity
-    while low < high:
-        middle = (low + high) // 2
-        tighter = _best_fit(lengths, middle)
-        if len(tighter) <= len(rows):
-            rows, high = tighter, middle
-        else:
-            low = middle + 1
-    return rows
-
-
-def _best_fit(lengths: Sequence[int] | Numbers, capacity: int) -> list[list[int]]:
-    """Rows of positions: longest first, each into the row it fills best."""
-    rows: list[list[int]] = []
-    row: list[int]
-    spaces: list[int] = []  # the distinct free spaces, rising
-    with_space: defaultdict[int, list[list[int]]] = defaultdict(list)
-    for position in _longest_first(lengths):
-        length = int(lengths[position])
-        found = bisect_left(spaces, length)
-        if found == len(spaces):
-            row, space = [], capacity
-            rows.append(row)
-        else:
-            space = spaces[found]
-            row = with_space[space].pop()
-            if not with_space[space]:
-                del spaces[found]
-        row.append(position)
-        left = space - length
-        if left > 0:
-            if not with_space[left]:
-                insort(spaces, left)
-            with_space[left].append(row)
-    return rows
-
-
-def cut(widths: Sequence[int] | Numbers, micro_tokens: int) -> list[list[int]]:
-    """Group rows, longest first, into micro-batches of `micro_tokens` tokens with their padding, or of a single row."""
-    groups: list[list[int]] = []
-    widest = 0
-    for position in _longest_first(widths):
-        if groups and (len(groups[-1]) + 1) * widest <= micro_tokens:
-            groups[-1].append(position)
-        else:
-            groups.append([position])
-            widest = int(widths[position])
-    return groups
-
-
-def _longest_first(lengths: Sequence[int] | Numbers) -> list[int]:
-    order: list[int] = np.argsort(-np.asarray(lengths, np.int64), kind="stable").tolist()
-    return order
-
-
-@dataclass(frozen=True, slots=True)
-class MicroBatch:
-    """What goes through the model at a time. Every document is for itself; padding is at the right."""
-
-    input_ids_BT: Tensor
-    position_ids_BT: Tensor
-    """Restart at 0 with each document, and with the padding."""
-    document_ids_BT: Tensor
-    """Which document a token belongs to, unique in the micro-batch; -1 for padding. Equal ids may see each other."""
-    labels_BT: Tensor
-    """The token that each position must predict, already shifted, or -100. A document's last position has none."""
-    source_ids_BT: Tensor
-    """The source of each label; -1 where there is none."""
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> MicroBatch:
-        fields = {name: getattr(self, name).to(device, non_blocking=non_blocking) for name in self.__slots__}
-        return replace(self, **fields)
-
-
-def collate(rows: Sequence[Sequence[Document]], pad_id: int) -> MicroBatch:
-    """Put documents side by side into rows, and fill the rows up to the longest."""
-    width = max(sum(len(document.ids) for document in row) for row in rows)
-    shape = (len(rows), width)
-    inputs, positions = np.full(shape, pad_id, np.int64), np.zeros(shape, np.int64)
-    documents, labels, sources = (np.full(shape, fill, np.int64) for fill in (-1, IGNORED, -1))
-    number = 0
-    for b, row in enumerate(rows):
-        start = 0
-        for document in row:
-            end = start + len(document.ids)
-            inputs[b, start:end] = document.ids
-            positions[b, start:end] = np.arange(end - start)
-            documents[b, start:end] = number
-            labels[b, start : end - 1] = np.where(document.targets[1:], document.ids[1:], IGNORED)
-            sources[b, start : end - 1] = np.where(document.targets[1:], document.source, -1)
-            number, start = number + 1, end
-        positions[b, start:] = np.arange(width - start)
-    return MicroBatch(*map(torch.from_numpy, (inputs, positions, documents, labels, sources)))
-
-
-def weightless(pad_id: int) -> MicroBatch:
-    """One token and nothing to predict, for a rank that must take part in a forward pass and has no example left."""
-    return collate([[Document(np.array([pad_id], np.int32), np.zeros(1, np.bool_), -1)]], pad_id)
-
-
 @dataclass(frozen=True, slots=True)
 class StepBatch:
     """One rank's share of one optimizer step."""
@@ -301,6 +169,7 @@ class StepDataset(Dataset[StepBatch]):
         max_tokens: int,
         micro_tokens: int,
         pad_id: int,
+        rowing: Rowing = Rowing.even,
         rank: int = 0,
         world: int = 1,
     ) -> None:
@@ -310,6 +179,7 @@ class StepDataset(Dataset[StepBatch]):
         self._max_tokens = max_tokens
         self._micro_tokens = micro_tokens
         self._pad_id = pad_id
+        self._rowing = rowing
         self._rank = rank
         self._world = world
 
@@ -324,14 +194,33 @@ class StepDataset(Dataset[StepBatch]):
             raise DataError(problem(f"step {step}", "none", expected, "dropping rows without an answer"))
         lengths = self.plan.lengths[numbers]
         shares = [numbers[share(lengths, rank, self._world)] for rank in range(self._world)]
-        laid_out = [self._lay_out(numbers) for numbers in shares]
-        mine = laid_out[self._rank]
-        batches = [collate([[self._examples[n] for n in row] for row in rows], self._pad_id) for rows in mine]
-        batches += [weightless(self._pad_id)] * (max(map(len, laid_out)) - len(mine))
+        counts = [self._count(share) for share in shares]
+        batches = self._micro_batches(shares[self._rank])
+        batches += [weightless(self._pad_id, self._rowing)] * (max(counts) - len(batches))
         examples = tuple(shares[self._rank].tolist())
         return StepBatch(step, tuple(batches), num_targets, int(lengths.sum()), examples)
 
-    def _lay_out(self, numbers: Numbers) -> list[list[list[int]]]:
+    def _micro_batches(self, numbers: Numbers) -> list[MicroBatch]:
+        if self._rowing is Rowing.even:
+            return [collate([[self._examples[n] for n in row] for row in rows], self._pad_id) for rows in self._even(numbers)]
+        documents = [self._examples[n] for n in numbers.tolist()]
+        return [flatten(documents, row) for row in flat_rows(documents, self._rowing, self._micro_tokens)]
+
+    def _count(self, numbers: Numbers) -> int:
+        """Micro-batches that examples make."""
+        if self._world == 1:
+            return 0
+        match self._rowing:
+            case Rowing.even:
+                return len(self._even(numbers))
+            case Rowing.flat:
+                return len(pack(self.plan.lengths[numbers], self._micro_tokens))
+            case Rowing.shared:
+                return len(fill([self._examples[n] for n in numbers.tolist()], self._micro_tokens))
+            case _:
+                assert_never(self._rowing)
+
+    def _even(self, numbers: Numbers) -> list[list[list[int]]]:
         """Micro-batches of rows of example numbers."""
         lengths = self.plan.lengths[numbers]
         match self._layout:

@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import unicodedata
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -179,7 +179,7 @@ def find(read: Callable[[], Iterable[Outcome]], index: Index, key: Mapping[str, 
         return [Hit(number, place, tuple(probes)) for number, place, probes in json.loads(path.read_text(encoding="utf-8"))]
     hits = list(_hits(read(), index))
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     temporary.write_text(json.dumps([[hit.number, hit.place, hit.probes] for hit in hits]), encoding="utf-8")
     temporary.replace(path)
     return hits

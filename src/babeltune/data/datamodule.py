@@ -7,6 +7,7 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
 from babeltune.data.batching import Examples, Plan, StepBatch, StepDataset, StepSampler
+from babeltune.data.rows import Rowing
 from babeltune.errors import DataError, problem
 from babeltune.options import DataConfig, OptimizerConfig, TrainerConfig
 
@@ -26,6 +27,7 @@ class MixDataModule(LightningDataModule):
         trainer: TrainerConfig,
         seed: int,
         pad_id: int,
+        rowing: Rowing = Rowing.even,
     ) -> None:
         super().__init__()
         self.plan = Plan(
@@ -41,6 +43,7 @@ class MixDataModule(LightningDataModule):
         self._data = data
         self._micro_tokens = trainer.micro_tokens
         self._pad_id = pad_id
+        self._rowing = rowing
 
     def train_dataloader(self) -> DataLoader[StepBatch]:
         assert self.trainer is not None
@@ -51,6 +54,7 @@ class MixDataModule(LightningDataModule):
             max_tokens=self._data.max_tokens,
             micro_tokens=self._micro_tokens,
             pad_id=self._pad_id,
+            rowing=self._rowing,
             rank=self.trainer.global_rank,
             world=self.trainer.world_size,
         )

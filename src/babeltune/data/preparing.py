@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -58,9 +59,21 @@ def writing(config: RunConfig, tokenizer: Any) -> Writing:
     """The one way in which this run writes text as tokens."""
     template = templates.choose(config.template.name, tokenizer)
     bos = tokenizer.bos_token if tokenizer.encode("a")[0] == tokenizer.bos_token_id else None
-    encoder = Encoder(tokenizer)
+    encoder = _encoder(tokenizer)
     identity = {"template": templates.digest(template), "tokenizer": encoder.digest}
     return Writing(encoder, template, Marks(bos=bos, eos=tokenizer.eos_token), identity, tokenizer)
+
+
+_encoders: weakref.WeakKeyDictionary[Any, tuple[int, Encoder]] = weakref.WeakKeyDictionary()
+
+
+def _encoder(tokenizer: Any) -> Encoder:
+    """Made once for a tokenizer, as long as nothing is added to it: it reads the whole vocabulary."""
+    size, encoder = _encoders.get(tokenizer, (-1, None))
+    if encoder is None or size != len(tokenizer):
+        encoder = Encoder(tokenizer)
+        _encoders[tokenizer] = (len(tokenizer), encoder)
+    return encoder
 
 
 def prepare(config: RunConfig, way: Writing, cache: Path, apart: contamination.Index | None = None) -> Mixed:
@@ -203,7 +216,7 @@ def tokenise(stream: Stream, config: RunConfig, way: Writing, cache: Path) -> To
     """The tokens of one source. Sources are shared by all mixes, so this is done once for each way of writing."""
     fraction = heldout_fraction(stream.source, config)
     parts = {**stream.key, "heldout_fraction": fraction, "loss_on": config.data.loss_on.value, **way.identity}
-    return store.build_store(
+    built = store.build_store(
         parts,
         cache,
         stream.read(),
@@ -212,6 +225,8 @@ def tokenise(stream: Stream, config: RunConfig, way: Writing, cache: Path) -> To
         config.data.max_tokens,
         functools.partial(filters.is_heldout, fraction=fraction),
     )
+    way.encoder.forget()
+    return built
 
 
 def conversations(source: SourceConfig, root: Path, max_bad_fraction: float) -> Iterator[Conversation | Dropped]:

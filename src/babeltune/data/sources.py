@@ -6,8 +6,9 @@ import codecs
 import hashlib
 import json
 import logging
-import os
+import uuid
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import astuple
 from pathlib import Path
 
 from babeltune.data import reading
@@ -77,6 +78,10 @@ def present(wanted: Mapping[str, SourceConfig], root: Path) -> dict[str, SourceC
     return there
 
 
+_toys: dict[tuple[object, ...], str] = {}
+"""Digests of generated sources: each is as much work as generating it."""
+
+
 def digest(source: SourceConfig, root: Path, cache: Path | None = None) -> str:
     """A hash of the bytes that `rows` reads, so that a cell knows when its data changed. No row is parsed.
 
@@ -84,7 +89,10 @@ def digest(source: SourceConfig, root: Path, cache: Path | None = None) -> str:
     `cache` is a JSON file that remembers the hashes of big files by path, size and time of change.
     """
     if source.toy is not None:
-        return _digest_rows(_toy_rows(source, source.toy))
+        known = (source.name, source.language, *astuple(source.toy))
+        if known not in _toys:
+            _toys[known] = _digest_rows(_toy_rows(source, source.toy))
+        return _toys[known]
     files = locate(source, root)
     if not files and source.hub_id is not None and Path(source.hub_id).is_dir():
         files = _data_files(Path(source.hub_id).rglob("*"))
@@ -215,7 +223,7 @@ def _read_cache(cache: Path | None) -> dict[str, str]:
 
 def _write_cache(cache: Path, fresh: dict[str, str]) -> None:
     """Whole or not at all; of two processes that write at once, one's entries are hashed again."""
-    temporary = cache.with_name(f".{cache.name}.{os.getpid()}")
+    temporary = cache.with_name(f".{cache.name}.{uuid.uuid4().hex}")
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_text(json.dumps(_read_cache(cache) | fresh, indent=0), "utf-8")

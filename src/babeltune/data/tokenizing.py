@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from babeltune.data.words import Words, are_apart
 from babeltune.errors import ModelError, problem
 from babeltune.records import Segment
 
@@ -49,7 +50,8 @@ class Encoder:
         parts = json.loads(original.to_str()) | {"truncation": None, "padding": None}
         self.digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
         """Changes with whatever may change ids."""
-        self._backend = Tokenizer.from_str(json.dumps(parts | {name: _continuing(parts[name]) for name in _PREFIXING}))
+        continuing = parts | {name: _continuing(parts[name]) for name in _PREFIXING}
+        self._backend = Tokenizer.from_str(json.dumps(continuing))
         self._prefix = " " if original.decode(self._ids([" "], is_markup=True)[0]) == "" else ""
         if self._prefix and original.encode("a", add_special_tokens=False).ids != self._ids([" a"], is_markup=True)[0]:
             hint = "a Llama-type or byte-level tokenizer"
@@ -57,6 +59,8 @@ class Encoder:
         special = {id: token.content for id, token in self._backend.get_added_tokens_decoder().items() if token.special}
         names = sorted(special.values(), key=len, reverse=True)
         self._special = re.compile("|".join(map(re.escape, names)) or "(?!)")
+        self._names = tuple(names)
+        self._words = Words(self._plain_ids) if are_apart(continuing) else None
         self._forbidden = frozenset(id for id, name in special.items() if name != parts["model"].get("unk_token"))
 
     def encode(self, conversations: Sequence[Sequence[Segment]]) -> list[list[list[int]]]:
@@ -73,6 +77,11 @@ class Encoder:
         """The text of ids that follow other text: a first space stays, unlike in the tokenizer's own `decode`."""
         return str(self._backend.decode([int(id) for id in ids], skip_special_tokens=skip_special))
 
+    def forget(self) -> None:
+        """Free the words that were remembered to be encoded once."""
+        if self._words is not None:
+            self._words = Words(self._plain_ids)
+
     def _pieces(self, segments: Sequence[Segment]) -> list[tuple[str, bool]]:
         """Texts and whether they are markup, with the tokenizer's space before the first that is no special token."""
         pieces = [(segment.text, segment.is_markup) for segment in segments]
@@ -87,12 +96,25 @@ class Encoder:
 
     def _ids(self, texts: list[str], *, is_markup: bool) -> list[list[int]]:
         self._backend.encode_special_tokens = not is_markup
-        ids = [encoding.ids for encoding in self._backend.encode_batch_fast(texts, add_special_tokens=False)]
-        if not is_markup:
-            for i, found in enumerate(ids):
-                if not self._forbidden.isdisjoint(found):
-                    ids[i] = self._spelled(texts[i])
+        if is_markup:
+            return self._plain_ids(texts)
+        if self._words is None:
+            return self._spelled_out(texts)
+        strange = [text for text in texts if any(name in text for name in self._names)]
+        found = dict(zip(strange, self._spelled_out(strange), strict=True))
+        usual = [text for text in texts if text not in found] if found else texts
+        ids = iter(self._words.encode(usual))
+        return [found[text] if text in found else next(ids) for text in texts]
+
+    def _spelled_out(self, texts: list[str]) -> list[list[int]]:
+        ids = self._plain_ids(texts)
+        for i, found in enumerate(ids):
+            if not self._forbidden.isdisjoint(found):
+                ids[i] = self._spelled(texts[i])
         return ids
+
+    def _plain_ids(self, texts: list[str]) -> list[list[int]]:
+        return [encoding.ids for encoding in self._backend.encode_batch_fast(texts, add_special_tokens=False)]
 
     def _spelled(self, text: str) -> list[int]:
         """Ids where `</s>` is an ordinary piece of the vocabulary too: each such word is cut before it is encoded."""

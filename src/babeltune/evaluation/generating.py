@@ -15,13 +15,14 @@ import torch
 from torch import Tensor
 
 from babeltune.data import templates
-from babeltune.data.batching import IGNORED, Document, collate, cut
 from babeltune.data.preparing import Writing
+from babeltune.data.rows import IGNORED, Document, one_by_one
 from babeltune.data.tokenizing import fit_conversation
 from babeltune.errors import EvalError, problem
 from babeltune.evaluation import suites
 from babeltune.evaluation.keeping import Kept, Running
 from babeltune.evaluation.suites import answered, benchmarks
+from babeltune.modeling import attention
 from babeltune.modeling.loss import causal_lm, target_losses
 from babeltune.modeling.virtual import generation_inputs, num_virtual
 from babeltune.options import DecodingConfig, RunConfig
@@ -85,10 +86,13 @@ def reference_losses(model: Any, items: Sequence[Item], config: RunConfig, way: 
     documents = [Document(row.ids, row.targets, place) for place, one in enumerate(fitted) for row in one.rows]
     lm = causal_lm(model)
     totals = torch.zeros(len(items), dtype=torch.float64, device=lm.device)
-    with evaluating(lm):
-        for group in cut([len(document.ids) for document in documents], config.trainer.micro_tokens):
-            batch = collate([[documents[i]] for i in group], pad_id=0).to(lm.device)
-            losses_N = target_losses(model, batch.input_ids_BT, batch.position_ids_BT, batch.document_ids_BT, batch.labels_BT)
+    kind = attention.choose(model, config)
+    with evaluating(lm), attention.attending(model, kind):
+        for one in one_by_one(documents, attention.rowing(model, kind), config.trainer.micro_tokens):
+            batch = one.to(lm.device)
+            losses_N = target_losses(
+                model, batch.input_ids_BT, batch.position_ids_BT, batch.document_ids_BT, batch.labels_BT, batch.clusters
+            )
             totals.index_add_(0, batch.source_ids_BT[batch.labels_BT != IGNORED], losses_N.double())
     return {
         items[document.source].id: (total, int(document.targets.sum()))

@@ -15,6 +15,7 @@ from torch import nn
 from babeltune.errors import BabelTuneError, ModelError, problem
 from babeltune.modeling.bottleneck import bottlenecks, insert
 from babeltune.modeling.counting import embedding_matrices, expected_trainable
+from babeltune.modeling.pieces import like
 from babeltune.modeling.places import check_targets, places
 from babeltune.modeling.virtual import num_virtual
 from babeltune.options import (
@@ -189,7 +190,7 @@ def load_trainable(model: nn.Module, state: dict[str, torch.Tensor]) -> None:
         )
     with torch.no_grad():
         for name, parameter in own.items():
-            parameter.copy_(state[name])
+            parameter.copy_(like(state[name], parameter))
 
 
 def save(model: Any, tokenizer: Any, folder: Path, config: RunConfig) -> Path:

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from babeltune.errors import ModelError, problem
-from babeltune.options import Accelerator, ExtendVocabularyStage, ModelConfig, Precision, RunConfig
+from babeltune.options import Accelerator, ExtendVocabularyStage, ModelConfig, Precision, RunConfig, Strategy
 from babeltune.results import publish_folder
 
 
@@ -20,7 +20,7 @@ def load_tokenizer(model: ModelConfig, parent: Path | None) -> Any:
 
     Raises ModelError when there is none, or only a slow one.
     """
-    place = _tokenizer_place(model, parent) if model.tokenizer is None else _absolute(model.tokenizer)
+    place = tokenizer_place(model, parent)
     try:
         tokenizer = AutoTokenizer.from_pretrained(place, revision=_revision(model, place), trust_remote_code=False)
         if not tokenizer.encode("a", add_special_tokens=False):
@@ -47,7 +47,7 @@ def load_base(config: RunConfig, parent: Path | None, vocabulary: int, *, as_sav
     model = config.model
     if model.fresh is not None:
         return fresh_model(model.fresh, vocabulary, config.seed)
-    base = load_folder(_place(model, parent), config, as_saved=as_saved)
+    base = load_folder(place(model, parent), config, as_saved=as_saved)
     rows = len(base.get_input_embeddings().weight)
     if rows < vocabulary:
         got, expected = f"{vocabulary:,} tokens for a model of {rows:,}", "a tokenizer that fits the model"
@@ -104,17 +104,22 @@ def _keep_trainable(base: Any) -> None:
 
 def fresh_model(keys: dict[str, Any], vocabulary: int, seed: int) -> Any:
     """A random model of the architecture that the keys describe. The same seed gives the same weights."""
+    architecture = fresh_architecture(keys, vocabulary)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return AutoModelForCausalLM.from_config(architecture)
+
+
+def fresh_architecture(keys: dict[str, Any], vocabulary: int) -> Any:
+    """The transformers config that keys describe. Raises ModelError for a model type that transformers does not have."""
     keys = dict(keys)
     kind = keys.pop("model_type")
     try:
-        architecture = AutoConfig.for_model(kind, vocab_size=vocabulary, **keys)
+        return AutoConfig.for_model(kind, vocab_size=vocabulary, **keys)
     except ValueError as error:
         raise ModelError(
             problem("model.fresh.model_type", repr(kind), "a model type of transformers", "model.fresh.model_type=llama")
         ) from error
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return AutoModelForCausalLM.from_config(architecture)
 
 
 def weight_dtype(config: RunConfig) -> torch.dtype:
@@ -135,6 +140,8 @@ def _quantisation(config: RunConfig) -> Any | None:
                 bnb_4bit_quant_type="nf4",
                 bnb_4bit_use_double_quant=True,
                 bnb_4bit_compute_dtype=compute,
+                # FSDP2 takes apart what has one type; how the bytes are stored changes no number.
+                **({"bnb_4bit_quant_storage": weight_dtype(config)} if config.trainer.strategy is Strategy.fsdp else {}),
             )
         case Precision.fp32 | Precision.bf16:
             return None
@@ -144,7 +151,7 @@ def _device(config: RunConfig) -> Any:
     return "cpu" if config.trainer.accelerator is Accelerator.cpu else torch.cuda.current_device()
 
 
-def _place(model: ModelConfig, parent: Path | None) -> str:
+def place(model: ModelConfig, parent: Path | None) -> str:
     """The folder or hub id that weights and tokenizer come from."""
     if parent is not None:
         if not (parent / "model" / "config.json").exists():
@@ -153,18 +160,23 @@ def _place(model: ModelConfig, parent: Path | None) -> str:
         return str((parent / "model").resolve())
     if model.path is None:
         raise ModelError(problem("model.path", None, "a folder or hub id", "model=tiny"))
-    place = _absolute(model.path)
-    if Path(place).is_absolute() and not (Path(place) / "config.json").exists():
+    found = _absolute(model.path)
+    if Path(found).is_absolute() and not (Path(found) / "config.json").exists():
         got = f"{model.path} without config.json"
         raise ModelError(problem("model.path", got, "a folder of a transformers model", "model.path=FOLDER"))
-    return place
+    return found
 
 
-def _tokenizer_place(model: ModelConfig, parent: Path | None) -> str:
-    """A cell's tokenizer lies beside its adapter too, and is wanted before the two are merged."""
+def tokenizer_place(model: ModelConfig, parent: Path | None) -> str:
+    """The folder or hub id that the tokenizer comes from: its own, or the model's.
+
+    A cell's tokenizer lies beside its adapter too, and is wanted before the two are merged.
+    """
+    if model.tokenizer is not None:
+        return _absolute(model.tokenizer)
     if parent is not None and not (parent / "model").is_dir() and (parent / "adapter").is_dir():
         return str((parent / "adapter").resolve())
-    return _place(model, parent)
+    return place(model, parent)
 
 
 def _absolute(place: str) -> str:

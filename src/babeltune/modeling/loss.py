@@ -1,58 +1,70 @@
-"""The loss of packed rows: documents do not see each other, and the output layer runs only where there is a target.
+"""The loss of rows of documents: they do not see each other, and the output layer runs only where there is a target.
 
-Shapes: B rows, T tokens of a row, H hidden size, V vocabulary, N targets of the batch.
+Shapes: B rows, T tokens of a row, H hidden size, N targets of the batch.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
-from torch.utils.checkpoint import checkpoint
 
 from babeltune.errors import ConfigError, problem
+from babeltune.modeling import attention
+from babeltune.modeling.outputs import token_losses
 from babeltune.modeling.virtual import num_virtual, virtual_hidden_states
+from babeltune.options import Attention
 
-CHUNK_LOGITS = 1 << 24
-"""Logits held at a time (64 MiB of float32); more targets than fit are done in chunks and recomputed in the backward pass."""
+if TYPE_CHECKING:
+    from babeltune.data.sharing import Cluster
 
 ALIBI = {"bloom"}
 """Model types that know positions by a bias on distance and take no 4-D mask: each block is handed both by a hook."""
 
 
 def target_losses(
-    model: nn.Module, input_ids_BT: Tensor, position_ids_BT: Tensor, document_ids_BT: Tensor, labels_BT: Tensor
+    model: nn.Module,
+    input_ids_BT: Tensor,
+    position_ids_BT: Tensor,
+    document_ids_BT: Tensor,
+    labels_BT: Tensor,
+    clusters: Sequence[Cluster] | None = None,
 ) -> Tensor:
     """Negative log-likelihood of each target token, in nats and float32, row by row: shape N.
 
-    `labels_BT[b, t]` is the token that position t must predict, or -100.
+    `labels_BT[b, t]` is the token that position t must predict, or -100. `clusters` are those of a flat row, which runs inside
+    `attention.attending`.
     """
     chosen_BT = labels_BT != -100
     if num_virtual(model):
         hidden_BTH = virtual_hidden_states(model, input_ids_BT, document_ids_BT)
     else:
-        hidden_BTH = hidden_states(model, input_ids_BT, position_ids_BT, document_ids_BT)
-    hidden_NH, labels_N = hidden_BTH[chosen_BT], labels_BT[chosen_BT]
-    head = causal_lm(model).get_output_embeddings()
-    size = max(1, CHUNK_LOGITS // head.weight.shape[0])
-    if len(labels_N) <= size:
-        return _losses(head, hidden_NH, labels_N)
-    pieces = zip(torch.split(hidden_NH, size), torch.split(labels_N, size), strict=True)
-    return torch.cat([checkpoint(_losses, head, part, labels, use_reentrant=False) for part, labels in pieces])
+        hidden_BTH = hidden_states(model, input_ids_BT, position_ids_BT, document_ids_BT, clusters)
+    return token_losses(causal_lm(model).get_output_embeddings(), hidden_BTH[chosen_BT], labels_BT[chosen_BT])
 
 
-def _losses(head: nn.Module, hidden_NH: Tensor, labels_N: Tensor) -> Tensor:
-    return cross_entropy(head(hidden_NH).float(), labels_N, reduction="none")
-
-
-def hidden_states(model: nn.Module, input_ids_BT: Tensor, position_ids_BT: Tensor, document_ids_BT: Tensor) -> Tensor:
+def hidden_states(
+    model: nn.Module,
+    input_ids_BT: Tensor,
+    position_ids_BT: Tensor,
+    document_ids_BT: Tensor,
+    clusters: Sequence[Cluster] | None = None,
+) -> Tensor:
     """The last hidden states, B × T × H, every document computed as if it were alone in its row."""
     lm = causal_lm(model)
     body = getattr(lm, lm.base_model_prefix)
+    if clusters is not None:
+        return body(  # type: ignore[no-any-return]
+            input_ids=input_ids_BT, position_ids=position_ids_BT, use_cache=False, documents=attention.Flat(clusters, lm)
+        ).last_hidden_state
+    if attention.is_flex(lm):
+        mask = attention.flex_mask(document_ids_BT)
+        return body(  # type: ignore[no-any-return]
+            input_ids=input_ids_BT, attention_mask=mask, position_ids=position_ids_BT, use_cache=False
+        ).last_hidden_state
     mask_B1TT = block_mask(document_ids_BT, lm.dtype)
     if lm.config.model_type in ALIBI:
         with _separated(body.h, mask_B1TT, position_ids_BT):
@@ -78,12 +90,15 @@ def causal_lm(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def check_exact(model: nn.Module, max_tokens: int) -> None:
+def check_exact(model: nn.Module, max_tokens: int, kind: Attention = Attention.mask) -> None:
     """Refuse a model for which packed rows, or an output layer that runs alone, would give another loss than plain use.
 
     Two short documents are packed and compared with the model's own full forward pass on each. Some families scale their
     logits or ignore positions; this finds it before a run is spent on it. A family whose layers see only so far back would
     see further in our rows: it is refused documents longer than that.
+
+    It is done where the model lies. On a CPU, `flash` is tried as `documents`, and `flex` as `mask`: what a family does with the
+    bounds and masks that it is handed is the same.
     """
     lm = causal_lm(model)
     if (seen := window(lm.config)) is not None and seen < max_tokens:
@@ -94,7 +109,7 @@ def check_exact(model: nn.Module, max_tokens: int) -> None:
     model.eval()
     expected = "a family whose attention can be blocked (llama, qwen2, gptj, bloom and their like)"
     try:
-        off = _packing_error(lm)
+        off = _packing_error(lm, kind)
     except (AttributeError, TypeError, ValueError, RuntimeError) as error:
         got = f"{lm.config.model_type}, which cannot be packed ({' '.join(str(error).split())[:100]})"
         raise ConfigError(problem("model", got, expected, "another model")) from error
@@ -120,14 +135,17 @@ def window(settings: Any) -> int | None:
 
 
 @torch.no_grad()
-def _packing_error(lm: Any) -> float:
-    """The largest difference of two packed documents' logits from the model's own, as a share of the largest logit."""
+def _packing_error(lm: Any, kind: Attention) -> float:
+    """The largest difference of documents' logits in one row from the model's own, as a share of the largest logit."""
     device = next(lm.parameters()).device
     documents = [torch.arange(start, start + 5, device=device) % lm.config.vocab_size for start in (7, 31)]
     plain = torch.cat([lm(input_ids=ids[None], use_cache=False).logits[0] for ids in documents]).float()
     positions = torch.cat([torch.arange(5, device=device)] * 2)[None]
     rows = torch.tensor([[0] * 5 + [1] * 5], device=device)
-    packed = lm.get_output_embeddings()(hidden_states(lm, torch.cat(documents)[None], positions, rows))[0].float()
+    kind, clusters = attention.tried(kind, device, (5, 5))
+    with attention.attending(lm, kind):
+        states = hidden_states(lm, torch.cat(documents)[None], positions, rows, clusters)
+    packed = lm.get_output_embeddings()(states)[0].float()
     return float((plain - packed).abs().max() / plain.abs().max().clamp_min(1e-6))
 
 

@@ -35,13 +35,17 @@ class SameCell(Callback):
                     "trainer.devices",
                     f"{trainer.world_size} processes that would not train the same ({', '.join(digest[:8] for digest in told)})",
                     "one cell, the same data and the same checkpoint in each",
-                    "starting them by `python train.py`, with one paths.data and paths.outputs",
+                    "one command line, one paths.data and one paths.outputs for all",
                 )
             )
 
 
+ENDING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+"""Signals that ask a run to stop: SIGTERM and Slurm's SIGUSR1 before it takes a machine back, and Ctrl-C."""
+
+
 class Checkpointing(Callback):
-    """Writes a checkpoint every so many steps, and after the step during which SIGTERM or Ctrl-C came; then training ends.
+    """Writes a checkpoint every so many steps, and after the step during which one of ENDING came; then training ends.
 
     A second Ctrl-C acts at once.
     """
@@ -60,7 +64,7 @@ class Checkpointing(Callback):
             checkpoints.clear(self._folder, trainer.global_step)
         if threading.current_thread() is threading.main_thread():
             # Set after Lightning has set its own, which ends a process in the middle of what other ranks wait for.
-            self._former = {number: signal.signal(number, self._ask) for number in (signal.SIGTERM, signal.SIGINT)}
+            self._former = {number: signal.signal(number, self._ask) for number in ENDING}
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         self.has_stopped = self._is_anyone_asked(trainer, module)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import logging
 import os
 import pickle
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +26,25 @@ log = logging.getLogger(__name__)
 
 KEPT = 2
 """Checkpoints of a cell. A damaged newest one costs some steps and not the run."""
+SHOWN = 3
+"""Things that differ from another cell's, named in a refusal."""
 DIGEST_BYTES = hashlib.sha256().digest_size
 
 
 class AtomicCheckpointIO(CheckpointIO):
-    """Lightning's reading and writing of checkpoint files, made safe."""
+    """Lightning's reading and writing of checkpoint files, made safe.
+
+    `parts` is what the cell's identity is made of. It is written into every checkpoint, and one of another cell is refused.
+    """
+
+    def __init__(self, parts: Mapping[str, Any]) -> None:
+        super().__init__()
+        self._parts = dict(parts)
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         """Raises OutputError when the file cannot be written; what was there before is then as it was."""
         buffer = io.BytesIO()
-        torch.save(checkpoint, buffer)
+        torch.save(checkpoint | {"cell": json.dumps(self._parts)}, buffer)
         data = buffer.getbuffer()
         target = Path(path)
         temporary = target.with_name(f".{target.name}.tmp")
@@ -51,7 +62,7 @@ class AtomicCheckpointIO(CheckpointIO):
             sync_folder(target.parent)
 
     def load_checkpoint(self, path: Any, map_location: Any | None = None, weights_only: bool | None = None) -> dict[str, Any]:
-        """Raises ModelError when the file is not one of ours."""
+        """Raises ModelError when the file is not one of ours, or one of another cell."""
         data = _sound(Path(path))
         if data is None:
             raise ModelError(_foreign(path, "a file that is not as it was written"))
@@ -59,10 +70,23 @@ class AtomicCheckpointIO(CheckpointIO):
             loaded: dict[str, Any] = torch.load(io.BytesIO(data), map_location=map_location or "cpu", weights_only=True)
         except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
             raise ModelError(_foreign(path, "a file that holds more than tensors")) from error
+        if differing := list(_differing(json.loads(loaded.get("cell", "{}")), json.loads(json.dumps(self._parts)))):
+            more = f" and {len(differing) - SHOWN} more" if len(differing) > SHOWN else ""
+            got = f"a checkpoint of another cell ({', '.join(differing[:SHOWN])}{more})"
+            raise ModelError(problem(str(path), got, "one of this cell", "removing it; training begins anew"))
         return loaded
 
     def remove_checkpoint(self, path: Any) -> None:
         Path(path).unlink(missing_ok=True)
+
+
+def _differing(theirs: Any, ours: Any, where: str = "") -> Iterator[str]:
+    """What is another in one tree than in the other, by its dotted name."""
+    if isinstance(theirs, dict) and isinstance(ours, dict):
+        for key in sorted(theirs.keys() | ours.keys()):
+            yield from _differing(theirs.get(key), ours.get(key), f"{where}.{key}" if where else key)
+    elif theirs != ours:
+        yield f"{where} {theirs} there, {ours} here"
 
 
 def place(folder: Path, step: int) -> Path:

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, assert_never
@@ -14,14 +14,16 @@ from typing import Any, assert_never
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, SingleDeviceStrategy, Strategy
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
 
 from babeltune.data.batching import Examples
 from babeltune.data.datamodule import MixDataModule
 from babeltune.errors import ConfigError, problem
+from babeltune.modeling import attention, blocks
+from babeltune.modeling.pieces import join
 from babeltune.options import Accelerator, Precision, RunConfig, TrainerConfig
 from babeltune.options import Strategy as StrategyName
-from babeltune.training import checkpoints
+from babeltune.training import checkpoints, sharding
 from babeltune.training.callbacks import Checkpointing, Reporting, SameCell
 from babeltune.training.module import CausalLMModule
 from babeltune.training.tracking import Tracker
@@ -30,6 +32,7 @@ log = logging.getLogger(__name__)
 
 EMPTY_WARNINGS = (
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning's own use of torch
+    "The `srun` command is available on your system but is not used",  # a login node, or one cell on a machine of a cluster
     "The '.*_dataloader' does not have many workers",  # examples lie ready on disk: workers bring nothing
 )
 
@@ -62,33 +65,45 @@ def fit(
     *,
     pad_id: int,
     folder: Path,
-    identity: str,
+    parts: Mapping[str, Any],
     tracker: Tracker,
     tell: Callable[..., None],
 ) -> Trained:
     """Train to the last step, from the newest sound checkpoint when there is one. The model is changed in place.
 
+    The number of processes may be another one than before a checkpoint: the examples of each step stay the same, and so do the
+    sums to rounding, but what dropout draws does not. `parts` is what the
+    cell's identity is made of.
+
     Raises Stopped after SIGTERM or Ctrl-C, with a checkpoint written.
     """
+    model.train()  # models are loaded in evaluation mode, and Lightning leaves them in it: dropout would do nothing
+    kind = attention.choose(model, config)
     data = MixDataModule(
-        examples, data=config.data, optimizer=config.optimizer, trainer=config.trainer, seed=config.seed, pad_id=pad_id
+        examples,
+        data=config.data,
+        optimizer=config.optimizer,
+        trainer=config.trainer,
+        seed=config.seed,
+        pad_id=pad_id,
+        rowing=attention.rowing(model, kind),
     )
     total = data.plan.total_steps
     module = CausalLMModule(model, optimizer=config.optimizer, total_steps=total, seed=config.seed, sources=sources)
     newest = checkpoints.newest_sound(folder / "checkpoints")
     first_step = checkpoints.step_of(newest) if newest else 0
     checkpointing = Checkpointing(folder / "checkpoints", config.trainer.checkpoint_steps, tracker)
-    same = SameCell({"identity": identity, "steps": total, "from": first_step, "data": data.plan.digest})
+    same = SameCell({"cell": dict(parts), "steps": total, "from": first_step, "data": data.plan.digest})
     log.info("training %d steps from step %d, %d examples", total, first_step, len(examples))
     tracker.rewind(first_step)
-    model.train()  # models are loaded in evaluation mode, and Lightning leaves them in it: dropout would do nothing
     started = time.monotonic()
-    with _quiet():
-        trainer = build_trainer(config, total, tracker, [same, checkpointing, Reporting(tell)])
+    with _quiet(), attention.attending(model, kind), blocks.prepared(model, config.trainer):
+        trainer = build_trainer(config, total, parts, tracker, [same, checkpointing, Reporting(tell)])
         trainer.fit(module, datamodule=data, ckpt_path=str(newest) if newest else None, weights_only=True)
     if checkpointing.has_stopped:
         raise Stopped(f"stopped at step {trainer.global_step} of {total}")
     assert trainer.global_step == total, f"training ended at step {trainer.global_step} of {total}"
+    join(model)
     return Trained(
         steps=total,
         first_step=first_step,
@@ -99,18 +114,19 @@ def fit(
     )
 
 
-def build_trainer(config: RunConfig, total: int, tracker: Tracker, callbacks: list[Callback]) -> Trainer:
+def build_trainer(config: RunConfig, total: int, parts: Mapping[str, Any], tracker: Tracker, callbacks: list[Callback]) -> Trainer:
     return Trainer(
         accelerator=config.trainer.accelerator.value,
         devices=config.trainer.devices,
-        strategy=_strategy(config.trainer),
+        num_nodes=config.trainer.nodes,
+        strategy=_strategy(config.trainer, config.optimizer.clip),
         precision="bf16-mixed" if config.precision.kind is Precision.bf16 else "32-true",
         max_steps=total,
         logger=tracker,
         log_every_n_steps=1,
         callbacks=callbacks,
         # Whoever starts us says so in the environment; a cluster's own variables are for its own processes.
-        plugins=[checkpoints.AtomicCheckpointIO(), LightningEnvironment()],
+        plugins=[checkpoints.AtomicCheckpointIO(parts), LightningEnvironment()],
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
         limit_val_batches=0,
@@ -120,26 +136,34 @@ def build_trainer(config: RunConfig, total: int, tracker: Tracker, callbacks: li
     )
 
 
-def _strategy(trainer: TrainerConfig) -> Strategy | str:
+def _strategy(trainer: TrainerConfig, clip: float | None) -> Strategy | str:
     match trainer.strategy:
         case StrategyName.single:
             return SingleDeviceStrategy("cpu") if trainer.accelerator is Accelerator.cpu else "auto"
         case StrategyName.ddp:
             return DDPStrategy(process_group_backend="gloo" if trainer.accelerator is Accelerator.cpu else "nccl")
         case StrategyName.fsdp:
-            return FSDPStrategy(use_orig_params=True)
+            return sharding.ShardedStrategy(trainer.processes)
+        case StrategyName.deepspeed:
+            from babeltune.training import zero
+
+            return zero.ZeroStrategy(clip=clip)
         case other:
             assert_never(other)
 
 
 def check_devices(trainer: TrainerConfig) -> None:
-    """Refuse a GPU that is not there."""
+    """Refuse a GPU or a package that is not there."""
     wanted = trainer.devices if trainer.accelerator is Accelerator.gpu else 0
     there = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if wanted > there:
         raise ConfigError(
             problem(f"trainer={trainer.name}", f"{there} GPUs on this machine", f"{wanted}", "trainer=cpu or trainer.devices")
         )
+    if trainer.strategy is StrategyName.deepspeed:
+        from babeltune.training import zero
+
+        zero.check_installed()
 
 
 def end_process_group() -> None:

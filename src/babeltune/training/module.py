@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import math
 from collections.abc import Callable
@@ -12,14 +13,19 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.strategies import DeepSpeedStrategy
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
-from babeltune.data.batching import IGNORED, MicroBatch, StepBatch
+from babeltune.data.batching import StepBatch
+from babeltune.data.rows import IGNORED, MicroBatch
 from babeltune.errors import ModelError, problem
-from babeltune.modeling.adapters import load_trainable, trainable_state
+from babeltune.modeling.adapters import load_trainable
 from babeltune.modeling.loss import target_losses
+from babeltune.modeling.pieces import whole
 from babeltune.modeling.ranks import add_penalty, cut_ranks, load_running, plan_ranks, running_state
 from babeltune.options import OptimizerConfig, Schedule
+from babeltune.training import sharding
 
 
 class CausalLMModule(LightningModule):
@@ -44,6 +50,12 @@ class CausalLMModule(LightningModule):
         self.losses: list[float] = []
         """Loss of each step this process has done."""
         self.num_tokens = 0
+        self._target_losses: Callable[..., Tensor] = functools.partial(target_losses, model)
+
+    def configure_model(self) -> None:
+        """Take the model apart where the strategy keeps it in pieces."""
+        if self._device_mesh is not None:
+            self._target_losses = sharding.shard(self.model, target_losses, self._device_mesh["data_parallel"])
 
     def training_step(self, batch: StepBatch, number: int) -> None:
         """One optimizer step. Raises ModelError before it changes a weight when the loss or its gradient is not a number."""
@@ -76,7 +88,8 @@ class CausalLMModule(LightningModule):
         )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["state_dict"] = trainable_state(self.model)
+        trained = {name: part for name, part in self.model.named_parameters() if part.requires_grad}
+        checkpoint["state_dict"] = {name: value.detach() for name, value in zip(trained, map(whole, trained.values()), strict=True)}
         checkpoint["adapter"] = running_state(self.model)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -93,8 +106,8 @@ class CausalLMModule(LightningModule):
         last = len(batch.micro_batches) - 1
         for place, micro in enumerate(batch.micro_batches):
             with self._sync_if(place == last):
-                losses_N = target_losses(
-                    self.model, micro.input_ids_BT, micro.position_ids_BT, micro.document_ids_BT, micro.labels_BT
+                losses_N = self._target_losses(
+                    micro.input_ids_BT, micro.position_ids_BT, micro.document_ids_BT, micro.labels_BT, micro.clusters
                 )
                 # Processes average their gradients, and each divides by the targets of all.
                 self.manual_backward(losses_N.sum() * (self.trainer.world_size / batch.num_targets))
@@ -109,8 +122,13 @@ class CausalLMModule(LightningModule):
         return contextlib.nullcontext() if is_last or block is None else block()
 
     def _clip(self, optimizer: Any) -> float:
+        """The norm of the step's gradient, which is then clipped."""
+        if isinstance(self.trainer.strategy, DeepSpeedStrategy):
+            (zero,) = self.trainer.strategy.optimizers
+            return float(zero.scaled_global_norm())  # type: ignore[attr-defined]  # it clips when it steps
         trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        return float(torch.nn.utils.clip_grad_norm_(trained, self._optimizer.clip or math.inf))
+        norm = torch.nn.utils.clip_grad_norm_(trained, self._optimizer.clip or math.inf)
+        return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
 
     def _report(self, step: int, batch: StepBatch, sums_S2: Tensor, quantities: dict[str, float]) -> None:
         metrics = {f"train/{name}": value for name, value in quantities.items()}

@@ -1,22 +1,22 @@
 """The Hydra launcher behind `-m`: hands every cell of a multirun to `babeltune.grid` at once."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Any
 
-from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 
-@dataclass
-class BabeltuneLauncherConf:
-    _target_: str = "hydra_plugins.babeltune_launcher.BabeltuneLauncher"
-
-
 class BabeltuneLauncher(Launcher):
-    """Composes the cells and runs none itself: a grid is one list, so that one process can watch over all of it."""
+    """Composes the cells and runs none itself: a grid is one list, so that one process can watch over all of it.
+
+    Its options say where cells run (`babeltune.launchers`); whoever runs them reads them from the composed config.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        """Hydra gives every option of `hydra.launcher`."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.context = hydra_context
@@ -33,6 +33,3 @@ class BabeltuneLauncher(Launcher):
         with open_dict(cell):
             cell.pop("hydra")
         return cell
-
-
-ConfigStore.instance().store(group="hydra/launcher", name="babeltune", node=BabeltuneLauncherConf, provider="babeltune")

@@ -16,8 +16,8 @@ import argparse
 import functools
 import glob
 import json
-import os
 import sys
+import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -77,7 +77,7 @@ class Shards:
         }
         read = functools.partial(preparing.rows, one, self.root, self.max_bad_fraction)
         done = pipeline.clean({**self.source.cleaning, **self.steps}, {one.name: read}, key, cache, _tokenizer, one.name)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}")
+        temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
         with temporary.open("w", encoding="utf-8", errors="surrogatepass") as file:
             for row in done.read(one.name):
                 kept = filters.keep(row) if isinstance(row, Conversation) else row
