@@ -63,7 +63,7 @@ def overrides(model: Path, data: Path, setting: Setting, outputs: Path) -> list[
         "model.revision=null",
         "scale=paper",
         f"trainer={setting.trainer}",
-        f"trainer.micro_tokens={setting.micro * setting.max_tokens}",
+        *([] if setting.trainer == "cpu" else [f"trainer.micro_tokens={setting.micro * setting.max_tokens}"]),
         f"precision={setting.precision}",
         "adapter=lora",
         f"adapter.rank={RANK}",

@@ -12,7 +12,7 @@ import torch
 from peft import AutoPeftModelForCausalLM
 from transformers import AutoModelForCausalLM
 
-from babeltune import runner
+from babeltune import examining, runner
 from babeltune.cells import Cell, cell_of, parent_config, with_parents
 from babeltune.config import compose
 from babeltune.errors import ConfigError
@@ -82,7 +82,7 @@ def test_instructions_are_learned_on_what_has_read_books_in_any_way(read: str, a
     last = run(instructed(outputs, books(read), f"adapter={adapter}"))
     assert last.parent is not None
     base = AutoModelForCausalLM.from_pretrained(last.parent / "model")
-    own = runner._trained_model(last, len(base.get_input_embeddings().weight))
+    own = examining.trained_model(last, len(base.get_input_embeddings().weight))
     assert float((tiny.logits(own) - tiny.logits(base)).abs().max()) > 1e-3, "it has learned"
     if adapter == "lora":
         assert json.loads((last.folder / "adapter" / "adapter_config.json").read_text())["base_model_name_or_path"] == str(
@@ -98,7 +98,7 @@ def test_a_chain_of_three_stands_on_each_link(outputs: Path) -> None:
     medical = run(instructed(outputs, str(general.folder), "adapter=lora", "data.sources.toy_zh.toy.seed=1"))
     assert medical.parent == general.folder
     parts = [tiny.logits(AutoModelForCausalLM.from_pretrained(folder / "model")) for folder in (general.parent, general.folder)]  # type: ignore[operator]
-    last = tiny.logits(runner._trained_model(medical, 400))
+    last = tiny.logits(examining.trained_model(medical, 400))
     assert not torch.allclose(parts[0], parts[1])
     assert not torch.allclose(parts[1], last)
 
@@ -139,7 +139,7 @@ def test_an_adapter_on_a_fresh_base_loads_with_plain_peft(outputs: Path) -> None
     runner.run(cell)
     plain = AutoPeftModelForCausalLM.from_pretrained(cell.folder / "adapter")
     base = AutoModelForCausalLM.from_pretrained(cell.folder / "base")
-    assert torch.equal(tiny.logits(plain), tiny.logits(runner._trained_model(cell, 400)))
+    assert torch.equal(tiny.logits(plain), tiny.logits(examining.trained_model(cell, 400)))
     assert not torch.equal(tiny.logits(plain), tiny.logits(base))
 
 
