@@ -103,7 +103,7 @@ def test_a_cell_waits_in_the_queue_for_the_one_it_stands_on(rate: str, cluster: 
     if rate == "1e-3":
         assert len(cells(tmp_path)) == 2
     else:
-        assert "a loss of nan" in err
+        assert " of nan; expected a finite one" in err
         assert "the cell it stands on failed" in err
         assert "2 of 2 cells did not finish" in err
 
