@@ -32,7 +32,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "modeling.loss",
         "modeling.vocabulary",
     ),
-    ("modeling", "evaluation.judging.naming", "plan.saved"),
+    ("modeling", "evaluation.judging.naming", "planned"),
     ("training", "evaluation", "cells", "papers", "planning"),
     ("comparison", "explaining", "ledgers", "vocabularies", "examining"),
     ("runner",),

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from babeltune import examining, results
+from babeltune import examining, planned, results
 from babeltune.cells import Cell, at_hand, cache_folder, cell_of, parent_config
 from babeltune.config import dump
 from babeltune.data import lines, preparing
@@ -30,7 +30,6 @@ from babeltune.modeling import adapters, attention, extending, loading, merging,
 from babeltune.modeling.loss import check_exact
 from babeltune.modeling.vocabulary import train_tokenizer
 from babeltune.options import ExtendVocabularyStage, NoAdapter, PrepareStage, PretrainStage, RunConfig, Texts
-from babeltune.plan import saved as plans
 from babeltune.records import Conversation, MixLedger, Score
 from babeltune.results import RunResult
 from babeltune.suites import NoSuite
@@ -169,7 +168,7 @@ def train(cell: Cell, tokenizer: Any, way: Writing, tracker: Tracker, tell: Tell
         took = {
             "cpu_seconds": round(time.process_time() - computing, 2),
             "peak_bytes": memory.peak_bytes(config.trainer.accelerator) if is_weighed else None,
-            "plan": plans.kept(cache_folder(config), cell.identity),
+            "plan": planned.kept(cache_folder(config), cell.identity),
         }
         adapters.save(model, tokenizer, cell.folder, config)
         facts = _facts(done, config) | took | {"parameters": counts, "ledger": asdict(mixed.ledger)}

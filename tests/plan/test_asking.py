@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from babeltune import door, grid
+from babeltune import door, grid, planned
 from babeltune.cells import cell_of
 from babeltune.config import compose
-from babeltune.plan import asking, printing, saved
+from babeltune.plan import asking, printing
 from babeltune.plan.asking import Line
-from babeltune.plan.saved import PARTS, Facts
+from babeltune.planned import PARTS, Facts
 from babeltune.results import evaluation_folder, write_json
 
 QUICK = ("model=tiny_fresh", "evaluation=toy_zh", "logger=none")
@@ -84,7 +84,7 @@ def test_a_plan_writes_in_no_cells_folder_and_keeps_what_it_found(capsys: pytest
     cell = cell_of(compose(QUICK))
     assert not cell.folder.exists()
     assert not Path("outputs/grids").exists()
-    assert saved.kept(Path("outputs/.cache"), cell.identity) == {
+    assert planned.kept(Path("outputs/.cache"), cell.identity) == {
         "seconds": 30.0,
         "cpu_seconds": 29.0,
         "peak_bytes": KNOWN.peak_bytes,
@@ -198,8 +198,8 @@ def test_half_a_grid_cannot_be_planned(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_a_plan_that_is_damaged_is_none(tmp_path: Path) -> None:
-    saved.keep(tmp_path, "abc", KNOWN)
-    assert saved.kept(tmp_path, "abc") is not None
+    planned.keep(tmp_path, "abc", KNOWN)
+    assert planned.kept(tmp_path, "abc") is not None
     (tmp_path / saved.FOLDER / "abc.json").write_text(json.dumps({"steps": 3}))
-    assert saved.kept(tmp_path, "abc") is None
-    assert saved.kept(tmp_path, "never planned") is None
+    assert planned.kept(tmp_path, "abc") is None
+    assert planned.kept(tmp_path, "never planned") is None

@@ -16,8 +16,8 @@ from babeltune.plan import advice, calibrations, estimating, profiles, shapes
 from babeltune.plan.calibrating import Chosen
 from babeltune.plan.calibrations import Work
 from babeltune.plan.profiles import Steps, Weighing
-from babeltune.plan.saved import PARTS, Facts
 from babeltune.plan.units import in_bytes, in_seconds
+from babeltune.planned import PARTS, Facts
 
 
 class Ready:

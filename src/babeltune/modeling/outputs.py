@@ -23,8 +23,8 @@ def token_losses(head: Any, hidden_NH: Tensor, labels_N: Tensor) -> Tensor:
     """Negative log-likelihood of each label, in nats and float32: shape N. A label of -100 has a loss of 0 and no gradient.
 
     A linear layer that gets no gradient takes two matrix products, and no logits are kept or made again: the gradient of the
-    hidden states is worked out beside the loss. Any other layer is run in chunks that the backward pass repeats. On a GPU, in 16 bits, with
-    cut-cross-entropy installed, its kernel does either.
+    hidden states is worked out beside the loss. Any other layer is run in chunks that the backward pass repeats. On a GPU, in 16
+    bits, with cut-cross-entropy installed, its kernel does either.
     """
     if _is_linear(head):
         if _has_kernel(hidden_NH, head.weight):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from babeltune.options import Accelerator, NoAdapter, Precision, RunConfig, Strategy
-from babeltune.plan.saved import Facts
 from babeltune.plan.units import in_bytes
+from babeltune.planned import Facts
 
 TIGHT = 0.95
 """Share of the free memory above which a cell does not fit: other programs take some too."""

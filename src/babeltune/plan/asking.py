@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from babeltune import config as configs
+from babeltune import planned
 from babeltune.cells import Cell, cache_folder, cell_of, parent_config
 from babeltune.data import sources
 from babeltune.errors import BabelTuneError, ModelError, problem
 from babeltune.options import PrepareStage, RunConfig
-from babeltune.plan import saved
-from babeltune.plan.saved import Facts
+from babeltune.planned import Facts
 from babeltune.results import read_json
 from babeltune.suites import NoSuite
 
@@ -63,7 +63,7 @@ def lines(wanted: Sequence[RunConfig]) -> list[Line]:
     done = [dataclasses.replace(line, facts=told[id(line)]) if id(line) in told else line for line in whole]
     for line in done:
         if line.cell is not None and not line.cell.is_trained:
-            saved.keep(cache_folder(line.config), line.cell.identity, line.facts)
+            planned.keep(cache_folder(line.config), line.cell.identity, line.facts)
     return [_counted(line) for line in done]
 
 
@@ -163,4 +163,4 @@ def _measured(left: Sequence[Line]) -> list[Facts]:
     if process.returncode:
         got = f"a process that ended with exit code {process.returncode} while it looked at the cells"
         raise ModelError(problem("plan", got, "an answer", "the lines above, or the command without plan=true"))
-    return [saved.facts_of(json.loads(line)) for line in process.stdout.splitlines()]
+    return [planned.facts_of(json.loads(line)) for line in process.stdout.splitlines()]

@@ -29,7 +29,7 @@ from babeltune.modeling import loading
 from babeltune.options import ExtendVocabularyStage, NoAdapter, PrepareStage, RunConfig, Strategy
 from babeltune.plan import advice, calibrations, estimating, machine, profiles, shapes
 from babeltune.plan.calibrations import Found, Work
-from babeltune.plan.saved import Facts
+from babeltune.planned import Facts
 from babeltune.training.checkpoints import KEPT as KEPT_CHECKPOINTS
 
 CHECKPOINT = 3

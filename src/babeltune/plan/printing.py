@@ -8,8 +8,8 @@ from pathlib import Path
 
 from babeltune.options import Accelerator
 from babeltune.plan.asking import Line
-from babeltune.plan.saved import PARTS
 from babeltune.plan.units import in_bytes, in_seconds
+from babeltune.planned import PARTS
 from babeltune.tables import Table, render
 
 UNKNOWN = "?"
