@@ -109,7 +109,7 @@ def test_a_grid_is_planned_with_the_cells_that_its_bases_come_from(capsys: pytes
 
 def test_a_sweep_is_planned_as_it_would_run(capsys: pytest.CaptureFixture[str]) -> None:
     out = printed(capsys, "sweeps=demo", "grid.workers=3")
-    for mix in ("toy_zh-", "toy_zh_noisy-", "toy_zh_small-", "toy_en-", "none-"):
+    for mix in ("toy_zh-", "toy_zh_noisy-", "toy_zh_small-", "toy_vi-", "none-"):
         assert any(line.startswith(mix) for line in out.splitlines())
     assert "3 at a time" in out
 
@@ -200,6 +200,6 @@ def test_half_a_grid_cannot_be_planned(capsys: pytest.CaptureFixture[str]) -> No
 def test_a_plan_that_is_damaged_is_none(tmp_path: Path) -> None:
     planned.keep(tmp_path, "abc", KNOWN)
     assert planned.kept(tmp_path, "abc") is not None
-    (tmp_path / saved.FOLDER / "abc.json").write_text(json.dumps({"steps": 3}))
+    (tmp_path / planned.FOLDER / "abc.json").write_text(json.dumps({"steps": 3}))
     assert planned.kept(tmp_path, "abc") is None
     assert planned.kept(tmp_path, "never planned") is None
