@@ -25,6 +25,8 @@ from babeltune.worker import PREEMPTED, run_cell
 
 FIRST_PORT, NUM_PORTS = 20000, 20000
 """Where the processes that srun starts meet; two steps of a machine have different names, so they meet at different ports."""
+LATE_SECONDS = 20.0
+"""How long a file that another machine has written may take to be seen on this one."""
 PULSE_SECONDS = 0.5
 """How often the others look whether the first process is done with a cell that the next one stands on."""
 
@@ -138,9 +140,9 @@ def run(cells: list[Cell], where: Place) -> list[Standing]:
     """
     os.environ["OMP_NUM_THREADS"] = str(cells[-1].config.trainer.threads)
     standings = [Standing(cell, "kept" if cell.is_done else "waiting") for cell in cells]
-    left = [standing for standing in standings if standing.state == "waiting"]
+    left = [(number, standing) for number, standing in enumerate(standings) if standing.state == "waiting"]
     with _aside() as own, terminable(), _shown(standings, where, own) as show:
-        for number, standing in enumerate(left):
+        for number, standing in left:
             meet(where, number)
             code = _run(standing, where, show)
             if code == PREEMPTED:
@@ -148,7 +150,7 @@ def run(cells: list[Cell], where: Place) -> list[Standing]:
             if standing.state != "done":
                 _fail(standing, where, own)
                 break
-            if where.rank > 0 and standing is not left[-1]:
+            if where.rank > 0 and standing is not left[-1][1]:
                 _wait(standing.cell)
     if where.rank > 0:
         raise SystemExit(0)
@@ -189,14 +191,15 @@ def _fail(standing: Standing, where: Place, own: TextIO) -> None:
 
 def _wait(cell: Cell) -> None:
     """Until the first process is done with a cell. When nobody works on it any more, the first process has failed."""
+    free = 0.0
     while not cell.is_done:
         time.sleep(PULSE_SECONDS)
-        try:
-            with lock(cell.folder):
-                if not cell.is_done:
-                    os._exit(1)
-        except HeldError:
+        free += PULSE_SECONDS
+        with contextlib.suppress(HeldError), lock(cell.folder):
+            if free > LATE_SECONDS:
+                os._exit(1)
             continue
+        free = 0.0
 
 
 @contextlib.contextmanager

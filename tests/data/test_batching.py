@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from babeltune.data.batching import Examples, Plan, StepBatch, StepDataset, StepSampler
 from babeltune.data.datamodule import MixDataModule
 from babeltune.data.packing import cut, pack, share
-from babeltune.data.rows import IGNORED, Document, collate, weightless
+from babeltune.data.rows import IGNORED, Document, Rowing, collate, weightless
 from babeltune.data.store import TokenStore, build_store
 from babeltune.errors import DataError
 from babeltune.options import DataConfig, Layout, OptimizerConfig, Order, TrainerConfig
@@ -322,3 +322,12 @@ def test_starting_the_loader_draws_no_random_number(examples: Examples) -> None:
     before = torch.get_rng_state()
     next(iter(data.train_dataloader()))
     assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("rowing", list(Rowing))
+def test_a_step_of_fewer_examples_than_ranks_gives_each_rank_as_many_micro_batches(examples: Examples, rowing: Rowing) -> None:
+    plan = _plan(examples, global_batch=2)
+    found = [_dataset(examples, plan, rowing=rowing, rank=rank, world=3)[0] for rank in range(3)]
+    assert sorted(number for one in found for number in one.examples) == sorted(plan.step(0).tolist())
+    assert [len(one.micro_batches) for one in found] == [1, 1, 1]
+    assert sum(_num_labels(one) for one in found) == found[0].num_targets

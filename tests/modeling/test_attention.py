@@ -184,11 +184,26 @@ def test_the_model_attends_as_before_afterwards() -> None:
 
 def test_with_dropout_nothing_is_shared() -> None:
     model = _model("llama")
-    assert attention.rowing(model.train(), Attention.documents) is Rowing.shared
+    assert attention.rowing(model.train(), Attention.documents, Accelerator.cpu) is Rowing.shared
     model.config.attention_dropout = 0.1
-    assert attention.rowing(model, Attention.documents) is Rowing.flat
-    assert attention.rowing(model.eval(), Attention.documents) is Rowing.shared
+    assert attention.rowing(model, Attention.documents, Accelerator.cpu) is Rowing.flat
+    assert attention.rowing(model.eval(), Attention.documents, Accelerator.cpu) is Rowing.shared
     model.config.attention_dropout = 0.0
     model.model.layers[1].mlp.dropout = torch.nn.Dropout(0.05)
-    assert attention.rowing(model.train(), Attention.documents) is Rowing.flat
-    assert attention.rowing(model, Attention.mask) is Rowing.even
+    assert attention.rowing(model.train(), Attention.documents, Accelerator.cpu) is Rowing.flat
+    assert attention.rowing(model, Attention.mask, Accelerator.cpu) is Rowing.even
+
+
+def test_noise_that_a_family_draws_counts_as_dropout() -> None:
+    model = _model("llama").train()
+    assert not attention.drops(model)
+    model.config.router = {"jitter_noise": 0.1}
+    assert attention.drops(model)
+
+
+def test_the_kernel_of_a_gpu_gets_what_it_takes() -> None:
+    sixteen = torch.zeros(1, 2, 4, 64, dtype=torch.bfloat16)
+    assert attention._fits(sixteen, sixteen, sixteen, 0.0)
+    assert not attention._fits(sixteen, sixteen, sixteen, 0.1)
+    assert not attention._fits(sixteen, sixteen, sixteen.float(), 0.0)
+    assert not attention._fits(sixteen, sixteen, sixteen[..., :32], 0.0)

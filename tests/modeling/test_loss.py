@@ -196,6 +196,21 @@ def _difference(model: Any, length: int) -> float:
     return float((own - ours).abs().max())
 
 
+def test_a_model_whose_positions_depend_on_its_neighbours_gets_no_document_long_enough_for_that() -> None:
+    rope = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 8, "long_factor": [4.0] * 8}
+    rope |= {"original_max_position_embeddings": WINDOW, "partial_rotary_factor": 1.0}
+    keys = tiny.LLAMA | {"model_type": "phi3", "rope_parameters": rope, "pad_token_id": 0}
+    sizes = {"hidden_size": 32, "num_attention_heads": 2, "num_key_value_heads": 1, "original_max_position_embeddings": WINDOW}
+    model = fresh_model(keys | sizes | {"max_position_embeddings": 128}, 320, 0)
+    check_exact(model, WINDOW)
+    with pytest.raises(ConfigError) as caught:
+        check_exact(model, WINDOW + 1)
+    assert str(caught.value) == (
+        "model: got phi3, whose positions depend on the longest document of a row above 16 tokens; "
+        "expected at least data.max_tokens=17; try data.max_tokens=16"
+    )
+
+
 def test_a_model_that_looks_back_a_few_tokens_gets_no_document_longer_than_that() -> None:
     model = _windowed()
     assert _difference(model, WINDOW) < 1e-5

@@ -45,8 +45,10 @@ class Group:
 def fill(documents: Sequence[Text], capacity: int) -> list[list[Group]]:
     """Rows of at most `capacity` tokens, shared beginnings counted once; then as even as the same number of rows allows.
 
-    A document above the capacity has a row of its own. Documents that begin alike lie side by side.
+    A document above the capacity has a row of its own. Documents that begin alike lie side by side. No documents make no row.
     """
+    if not documents:
+        return []
     order = sorted(range(len(documents)), key=lambda position: documents[position].ids.astype(">u4").tobytes())
     lengths = [len(documents[position].ids) for position in order]
     common = [0, *(_common(documents[one], documents[other]) for one, other in itertools.pairwise(order))]

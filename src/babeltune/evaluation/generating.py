@@ -88,7 +88,7 @@ def reference_losses(model: Any, items: Sequence[Item], config: RunConfig, way: 
     totals = torch.zeros(len(items), dtype=torch.float64, device=lm.device)
     kind = attention.choose(model, config)
     with evaluating(lm), attention.attending(model, kind):
-        for one in one_by_one(documents, attention.rowing(model, kind), config.trainer.micro_tokens):
+        for one in one_by_one(documents, attention.rowing(model, kind, config.trainer.accelerator), config.trainer.micro_tokens):
             batch = one.to(lm.device)
             losses_N = target_losses(
                 model, batch.input_ids_BT, batch.position_ids_BT, batch.document_ids_BT, batch.labels_BT, batch.clusters

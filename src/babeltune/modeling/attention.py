@@ -22,6 +22,9 @@ from babeltune.options import Accelerator, Attention, Precision, RunConfig
 NAMES = {Attention.documents: "babeltune_documents", Attention.flash: "babeltune_flash", Attention.flex: "flex_attention"}
 """What each kind is called in transformers' registry. `Attention.mask` is whatever a model has already."""
 
+ATTENTION_DROPOUTS = ("attention_dropout", "attn_pdrop", "attention_probs_dropout_prob")
+"""What families call the share of attention that is dropped in training: torch's kernel drops nothing."""
+
 UNKNOWN = ("softcap", "s_aux", "position_bias")
 """Arguments by which a family changes its attention in ways that the kernels here do not know."""
 
@@ -62,14 +65,15 @@ def _flash(lm: Any, config: RunConfig) -> tuple[bool, str]:
         return False, "a CPU"
     if config.precision.kind is not Precision.bf16:
         return False, f"precision={config.precision.kind.value}"
-    if getattr(lm.config, "attention_dropout", 0.0):
-        return False, f"attention_dropout={lm.config.attention_dropout}"
+    for name in ATTENTION_DROPOUTS:
+        if getattr(lm.config, name, 0.0):
+            return False, f"{name}={getattr(lm.config, name)}"
     if torch.cuda.get_device_capability() < (8, 0):
         return False, torch.cuda.get_device_name()
     return True, ""
 
 
-def rowing(model: Any, kind: Attention) -> Rowing:
+def rowing(model: Any, kind: Attention, accelerator: Accelerator) -> Rowing:
     """The rows that a kind of attention is given.
 
     What several documents begin with may be computed once for all of them where that changes no number: not with dropout, which
@@ -77,16 +81,25 @@ def rowing(model: Any, kind: Attention) -> Rowing:
     """
     if kind not in (Attention.documents, Attention.flash):
         return Rowing.even
-    is_plain = kind is Attention.documents and _causal_lm(model).device.type == "cpu"
+    is_plain = kind is Attention.documents and accelerator is Accelerator.cpu
     return Rowing.shared if is_plain and not (model.training and drops(model)) else Rowing.flat
 
 
 def drops(model: nn.Module) -> bool:
-    """Whether anything in the model is dropped at random while it trains."""
+    """Whether anything in the model is dropped or shaken at random while it trains."""
     if any(isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0 for module in model.modules()):
         return True
-    settings = vars(_causal_lm(model).config).items()
-    return any(isinstance(value, float) and value > 0 for name, value in settings if "drop" in name or name.endswith("pdrop"))
+    return _is_random(_causal_lm(model).config.to_dict())
+
+
+def _is_random(settings: dict[str, Any]) -> bool:
+    """Whether a model's settings, or those of a part of it, name a share to drop or a size of noise."""
+    return any(
+        _is_random(value)
+        if isinstance(value, dict)
+        else isinstance(value, int | float) and value > 0 and any(word in str(name) for word in ("drop", "jitter"))
+        for name, value in settings.items()
+    )
 
 
 @contextlib.contextmanager
@@ -166,7 +179,7 @@ def _attend(
         raise ValueError("its layers are not told where documents end")
     if unknown := [name for name in UNKNOWN if others.get(name) is not None]:
         raise ValueError(f"its attention has {unknown[0]}")
-    if documents.is_flash:
+    if documents.is_flash and _fits(query, key, value, dropout):
         return _varlen(query, key, value, documents, scaling), None
     if (times := query.shape[1] // key.shape[1]) > 1:
         key, value = key.repeat_interleave(times, 1), value.repeat_interleave(times, 1)
@@ -191,6 +204,13 @@ def _each(query: Tensor, key: Tensor, value: Tensor, flat: Flat, dropout: float,
             mask = flat.mask(cluster, rest, q)
             found.append(scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, scale=scaling))
     return torch.cat([states.transpose(1, 2) for states in found], 1)
+
+
+def _fits(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> bool:
+    """Whether torch's kernel takes these; in judging, a model that was trained whole has its weights in 32 bits."""
+    size = value.shape[-1]
+    is_even = query.shape[-1] == key.shape[-1] == size and size % 8 == 0 and size <= 256
+    return is_even and not dropout and value.dtype in (torch.bfloat16, torch.float16)
 
 
 def _varlen(query: Tensor, key: Tensor, value: Tensor, flat: Flat, scaling: float | None) -> Tensor:

@@ -104,6 +104,9 @@ def check_exact(model: nn.Module, max_tokens: int, kind: Attention = Attention.m
     if (seen := window(lm.config)) is not None and seen < max_tokens:
         got = f"{lm.config.model_type}, whose layers look {seen} tokens back"
         raise ConfigError(problem("model", got, f"a look over data.max_tokens={max_tokens}", f"data.max_tokens={seen}"))
+    if (alike := same_positions(lm.config)) is not None and alike < max_tokens:
+        got = f"{lm.config.model_type}, whose positions depend on the longest document of a row above {alike} tokens"
+        raise ConfigError(problem("model", got, f"at least data.max_tokens={max_tokens}", f"data.max_tokens={alike}"))
     tolerance = 0.05 if lm.dtype == torch.bfloat16 or getattr(lm, "is_quantized", False) else 1e-3
     was_training = model.training
     model.eval()
@@ -132,6 +135,21 @@ def window(settings: Any) -> int | None:
     if "local" in getattr(settings, "attention_layers", ()):
         found.append(settings.window_size)
     return min((size for size in found if size is not None), default=None)
+
+
+def same_positions(settings: Any) -> int | None:
+    """Up to how many tokens a position is the same whatever else is in the row; None for any number.
+
+    With `longrope` and `dynamic` rotary positions the longest document of a row decides about the frequencies of all.
+    """
+    rope = getattr(settings, "rope_parameters", None) or {}
+    kinds = [one for one in (rope, *rope.values()) if isinstance(one, dict)]
+    found = [
+        one.get("original_max_position_embeddings") or settings.max_position_embeddings
+        for one in kinds
+        if one.get("rope_type") in ("longrope", "dynamic")
+    ]
+    return min(found, default=None)
 
 
 @torch.no_grad()

@@ -86,7 +86,7 @@ def fit(
         trainer=config.trainer,
         seed=config.seed,
         pad_id=pad_id,
-        rowing=attention.rowing(model, kind),
+        rowing=attention.rowing(model, kind, config.trainer.accelerator),
     )
     total = data.plan.total_steps
     module = CausalLMModule(model, optimizer=config.optimizer, total_steps=total, seed=config.seed, sources=sources)
