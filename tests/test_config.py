@@ -120,7 +120,7 @@ TOGETHER = {
     "try precision=bf16 or trainer=ddp",
     "precision=int8 trainer=fsdp_cpu": "precision=int8 with trainer=fsdp_cpu: got 8-bit weights to shard",
     "trainer=deepspeed trainer.accelerator=cpu": "trainer.strategy=deepspeed with trainer.accelerator=cpu: got a CPU; "
-    "expected a GPU for each process; try trainer=fsdp_cpu or trainer=deepspeed",
+    "expected a GPU for each process; try trainer=fsdp_cpu, or trainer.accelerator=gpu",
     "trainer=cpu trainer.nodes=2": "trainer.nodes: got 2; expected 1 with trainer=cpu; try trainer=ddp_cpu trainer.nodes=2",
     "trainer=ddp_cpu trainer.nodes=4 optimizer.global_batch=7": "optimizer.global_batch: got 7; "
     "expected an example for each of 8 devices; try optimizer.global_batch=8",

@@ -106,7 +106,7 @@ def test_a_report_without_its_library_says_what_it_would_be(
         monkeypatch.setitem(sys.modules, name, None)
     assert dashboards.main([manifest.stem, "--outputs", str(manifest.parents[1])]) == 0
     said = capsys.readouterr().out
-    assert said.startswith("nothing is made: wandb-workspaces is not installed (pip install 'babeltune[report]'). It would be")
+    assert said.startswith("nothing is made: wandb-workspaces is not installed (pip install '.[report]'). It would be")
 
 
 def test_a_report_is_made_on_the_server_it_is_sent_to(manifest: Path) -> None:

@@ -127,7 +127,7 @@ def test_without_matplotlib_it_is_said_what_to_install(monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ConfigError) as caught:
         draw(CHARTS["counts"])
-    assert str(caught.value) == "figure: got no matplotlib; expected the extra `plots`; try pip install 'babeltune[plots]'"
+    assert str(caught.value) == "figure: got no matplotlib; expected the extra `plots`; try pip install '.[plots]'"
 
 
 def _parsed(svg: str) -> ElementTree.Element:

@@ -20,7 +20,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("judgechecks", "mixchecks", "modelchecks", "vocabularychecks"),
     ("refusals", "checks"),
     ("config",),
-    ("identity", "foreign", "help", "endpoint"),
+    ("identity", "foreign", "help", "endpoint", "devices"),
     (
         "results",
         "mirroring",
@@ -37,7 +37,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("comparison", "explaining", "ledgers", "vocabularies", "examining"),
     ("runner",),
     ("worker",),
-    ("progress", "devices"),
+    ("progress",),
     ("grid",),
     ("launched",),
     ("clusters",),

@@ -23,6 +23,7 @@ from babeltune.options import (
     PretrainStage,
     RunConfig,
     Strategy,
+    TrainerConfig,
     VirtualTokensAdapter,
 )
 from babeltune.suites import BenchmarkSuite, CodeSuite, RowsSuite, ToySuite
@@ -263,7 +264,7 @@ def _devices(config: RunConfig) -> Iterator[str]:
             "trainer.strategy=deepspeed with trainer.accelerator=cpu",
             "a CPU",
             "a GPU for each process",
-            "trainer=fsdp_cpu or trainer=deepspeed",
+            "trainer=fsdp_cpu, or trainer.accelerator=gpu",
         )
     if trainer.strategy is Strategy.single:
         several = "trainer=ddp_cpu" if trainer.accelerator is Accelerator.cpu else "trainer=ddp"
@@ -300,7 +301,7 @@ def _pairs(config: RunConfig) -> Iterator[str]:
             f"precision=int8 with trainer={trainer.name}",
             "8-bit weights to shard",
             "weights that shard",
-            "precision=bf16 or trainer=ddp",
+            f"precision=bf16 or trainer={_plain_ddp(trainer)}",
         )
     if getattr(config.adapter, "targets", None) == [] and _trains(config) and not config.model.lora_targets:
         yield problem("adapter.targets", "[]", "names of linear modules", "adapter.targets=[q_proj,v_proj] or adapter=none")
@@ -325,6 +326,8 @@ def _layers(config: RunConfig) -> Iterator[str]:
             "layers that keep what they computed",
             "trainer.checkpointing=false",
         )
+    if trainer.attention in (Attention.flash, Attention.flex) and trainer.accelerator is Accelerator.cpu:
+        yield problem(f"trainer.attention={trainer.attention.value}", "a CPU", "a GPU", "trainer.attention=auto")
     if trainer.checkpointing and trainer.compile:
         yield problem(
             "trainer.compile=true with trainer.checkpointing=true",
@@ -339,6 +342,10 @@ def _layers(config: RunConfig) -> Iterator[str]:
             "auto or mask",
             "trainer.attention=auto",
         )
+
+
+def _plain_ddp(trainer: TrainerConfig) -> str:
+    return "ddp_cpu" if trainer.accelerator is Accelerator.cpu else "ddp"
 
 
 def _trains(config: RunConfig) -> bool:
@@ -379,5 +386,5 @@ def _adapter(config: RunConfig) -> Iterator[str]:
             f"adapter={adapter.kind} with trainer={config.trainer.name}",
             "parameters that must be whole on each device",
             f"one of adapter={', '.join(SHARDABLE)}",
-            "trainer=ddp",
+            f"trainer={_plain_ddp(config.trainer)}",
         )

@@ -130,7 +130,7 @@ def obstacle() -> str | None:
     try:
         import wandb_workspaces.reports.v2  # noqa: F401
     except ImportError:
-        return "wandb-workspaces is not installed (pip install 'babeltune[report]')"
+        return "wandb-workspaces is not installed (pip install '.[report]')"
     return None if mirroring.is_online() else "no server: WANDB_API_KEY is not set, or WANDB_MODE is not online"
 
 

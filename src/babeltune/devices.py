@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+
+from babeltune.errors import ConfigError, problem
+from babeltune.options import Accelerator, Strategy, TrainerConfig
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 _LISTED = re.compile(r"^GPU (\d+):", re.MULTILINE)
@@ -29,6 +33,22 @@ def gpus(environment: Mapping[str, str]) -> list[str]:
     except (OSError, subprocess.TimeoutExpired):
         return []
     return (_PARTS.findall(done.stdout) or _LISTED.findall(done.stdout)) if done.returncode == 0 else []
+
+
+def check(trainers: Iterable[TrainerConfig]) -> None:
+    """Refuse trainers that want more GPUs of a machine than this one has. Raises ConfigError."""
+    wanting = [trainer for trainer in trainers if trainer.accelerator is Accelerator.gpu]
+    there = len(gpus(os.environ)) if wanting else 0
+    for trainer in wanting:
+        if trainer.devices > there:
+            raise ConfigError(too_few(trainer, there))
+
+
+def too_few(trainer: TrainerConfig, there: int) -> str:
+    """The sentence for a trainer that wants more GPUs than there are."""
+    on_cpu = {Strategy.single: "cpu", Strategy.ddp: "ddp_cpu", Strategy.fsdp: "fsdp_cpu", Strategy.deepspeed: "fsdp_cpu"}
+    hint = f"trainer.devices={there}" if there else f"trainer={on_cpu[trainer.strategy]}"
+    return problem(f"trainer={trainer.name}", f"{there} GPUs on this machine", f"{trainer.devices}", hint)
 
 
 def least_used(number: int, devices: Sequence[str], used: Iterable[Sequence[str]]) -> tuple[str, ...]:

@@ -127,9 +127,10 @@ def run_grid(composed: Sequence[tuple[Sequence[str], Any]], launcher: Launcher) 
     if checked[0].plan:
         return _plan(checked)
     where = launched.place(os.environ)
-    launched.check(checked, where, starts_nodes=isinstance(launcher, SlurmLauncher))
+    launched.check(checked, where, launcher)
     wanted = comparison.named(checked)
     cells = with_parents(wanted)
+    _ready([cell for cell in cells if not cell.is_done], launcher)
     if where is not None and where.rank > 0:
         launched.run(cells, where)  # this process leaves when its part is done
     record = comparison.write_manifest(wanted)
@@ -158,6 +159,27 @@ def _plan(wanted: Sequence[RunConfig]) -> int:
 
     print(printing.text(asking.lines(wanted)))
     return 0
+
+
+def _ready(missing: Sequence[Cell], launcher: Launcher) -> None:
+    """Refuse to run cells where they cannot be, before anything is written. Raises ConfigError."""
+    if not missing:
+        return
+    match launcher:
+        case LocalLauncher():
+            from babeltune import devices
+
+            devices.check([cell.config.trainer for cell in missing])
+        case SlurmLauncher():
+            from babeltune.clusters import slurm
+
+            slurm.check()
+        case RayLauncher():
+            from babeltune.clusters import rays
+
+            rays.check()
+        case other:
+            assert_never(other)
 
 
 def _run(cells: list[Cell], launcher: Launcher, asked: GridConfig) -> list[Standing]:

@@ -10,7 +10,7 @@ ABOUT = """babeltune tunes one language model per data mix, judges each, and pri
 
   python train.py                                   one run: a shipped mix on the embedded model
   python train.py -m data=zh_alpaca4,en_alpaca paths.data=FOLDER     a grid: one run per mix
-  python train.py -m data=toy_zh,toy_en seed=0,1    with two seeds each
+  python train.py -m data=toy_zh,toy_vi seed=0,1    with two seeds each
   python train.py sweeps=demo                       a grid from a file
   python train.py -m data=... seed=0,1 hydra/launcher=slurm hydra.launcher.partition=gpu     on a cluster; or ray
   python train.py plan=true sweeps=demo             what a grid would take, nothing trained

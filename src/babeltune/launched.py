@@ -18,7 +18,8 @@ from typing import Any, TextIO
 from babeltune.cells import Cell
 from babeltune.errors import ConfigError, HeldError, problem
 from babeltune.grid import terminable
-from babeltune.options import RunConfig, Strategy, TrainerConfig
+from babeltune.launchers import Launcher, LocalLauncher, SlurmLauncher
+from babeltune.options import Accelerator, RunConfig, Strategy, TrainerConfig
 from babeltune.progress import Progress, Standing
 from babeltune.results import lock
 from babeltune.worker import PREEMPTED, run_cell
@@ -58,8 +59,19 @@ class Place:
 def place(environment: Mapping[str, str]) -> Place | None:
     """The place that torchrun or srun has given this process; None when it was started alone.
 
-    A batch script of Slurm is no such process: only a step with several tasks is.
+    A batch script of Slurm is no such process: only a step with several tasks is. Raises ConfigError when they say only half of it.
     """
+    try:
+        return _place(environment)
+    except (KeyError, ValueError) as error:
+        starter = "torchrun" if "TORCHELASTIC_RUN_ID" in environment else "srun"
+        got = f"no {error.args[0]}" if isinstance(error, KeyError) else str(error)
+        hint = f"{starter} python train.py" if starter == "srun" else "torchrun train.py"
+        hint += ", or without TORCHELASTIC_RUN_ID" if starter == "torchrun" else ", or without SLURM_STEP_NUM_TASKS"
+        raise ConfigError(problem(f"the environment of {starter}", got, f"what {starter} sets for each process", hint)) from error
+
+
+def _place(environment: Mapping[str, str]) -> Place | None:
     if "TORCHELASTIC_RUN_ID" in environment:
         return Place(
             starter="torchrun",
@@ -101,13 +113,16 @@ def hash_of(step: str) -> int:
     return int(job) * 31 + int(number)
 
 
-def check(wanted: Sequence[RunConfig], where: Place | None, *, starts_nodes: bool) -> None:
-    """Raises ConfigError when there are not the processes that the cells want. `starts_nodes` says whether the launcher starts
-    those of several machines."""
+def check(wanted: Sequence[RunConfig], where: Place | None, launcher: Launcher) -> None:
+    """Raises ConfigError when there are not the processes that the cells want."""
     trainer = wanted[0].trainer
+    if where is not None and not isinstance(launcher, LocalLauncher):
+        got = f"{where.processes} processes started by {where.starter}"
+        hint = f"python train.py, without {where.starter}"
+        raise ConfigError(problem(f"hydra/launcher={launcher.kind}", got, "one process, which submits the cells", hint))
     if where is None:
         several = next((config.trainer for config in wanted if config.trainer.nodes > 1), None)
-        if several is not None and not starts_nodes:
+        if several is not None and not isinstance(launcher, SlurmLauncher):
             expected = "a process for each device of each machine, started by torchrun, srun or hydra/launcher=slurm"
             raise ConfigError(problem("trainer.nodes", several.nodes, expected, f"{_command(several)} train.py ..."))
     elif len(wanted) > 1:
@@ -123,7 +138,8 @@ def check(wanted: Sequence[RunConfig], where: Place | None, *, starts_nodes: boo
 def _matching(trainer: TrainerConfig, where: Place) -> str:
     """What to ask for instead, so that there are as many processes as there are."""
     if trainer.strategy is Strategy.single:
-        return "trainer=ddp, or python train.py"
+        name = "ddp_cpu" if trainer.accelerator is Accelerator.cpu else "ddp"
+        return f"trainer={name} trainer.devices={where.processes}, or python train.py"
     nodes, left = divmod(where.processes, trainer.devices)
     return f"trainer.nodes={nodes}" if nodes and not left else f"trainer.nodes=1 trainer.devices={where.processes}"
 

@@ -126,6 +126,9 @@ def near(key: str, kind: str) -> str:
 def refusal(key: str, value: str, is_unknown: bool) -> str:
     """The sentence for a `hydra.launcher.KEY=VALUE` that Hydra refuses."""
     kind = next((name for name in reversed(LAUNCHERS) if key in keys(name)), "slurm")
+    if is_unknown and "dict" in str(typing.get_type_hints(LAUNCHERS[kind]).get(key, "")):
+        hint = f"'+hydra.launcher.{key}={{NAME: VALUE}}'"
+        return problem(f"hydra.launcher.{key}", "an entry that is not there yet", "a + before it", hint)
     if is_unknown:
         return problem(f"hydra.launcher.{key}", "an unknown key", "a key of the launcher that is chosen", near(key, kind))
     hint = str(typing.get_type_hints(LAUNCHERS[kind]).get(key, str))
@@ -146,7 +149,9 @@ def _impossible(launcher: Launcher) -> Iterator[str]:
             yield problem(f"hydra.launcher.{key}", value, f"at least {least[key]}", f"hydra.launcher.{key}={max(1, least[key])}")
         if key in ("poll_seconds", "mem_gb") and value is not None and value <= 0:
             yield problem(f"hydra.launcher.{key}", value, "more than 0", f"hydra.launcher.{key}=8")
-    if isinstance(launcher, SlurmLauncher) and launcher.timeout_min and launcher.signal_delay_s >= 60 * launcher.timeout_min:
+    if not isinstance(launcher, SlurmLauncher) or not launcher.timeout_min or launcher.timeout_min < 0:
+        return
+    if launcher.signal_delay_s >= 60 * launcher.timeout_min:
         got = f"{launcher.signal_delay_s} s of {launcher.timeout_min} min"
         yield problem(
             "hydra.launcher.signal_delay_s",

@@ -89,7 +89,7 @@ def test_without_its_extra_a_launcher_names_it(
     assert door.main(["data=toy_zh", "evaluation=none", "model=tiny_fresh", f"hydra/launcher={option}"]) == door.REFUSED
     assert capsys.readouterr().err == (
         f"error: hydra/launcher={option}: got no {module} in this Python; expected the extra that it needs; "
-        f"try pip install 'babeltune[{option}]'\n"
+        f"try pip install '.[{option}]'\n"
     )
 
 

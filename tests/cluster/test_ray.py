@@ -1,4 +1,4 @@
-"""Grids on a real Ray of one machine. Skipped where Ray is not installed: pip install 'babeltune[ray]'."""
+"""Grids on a real Ray of one machine. Skipped where Ray is not installed: pip install '.[ray]'."""
 
 from __future__ import annotations
 

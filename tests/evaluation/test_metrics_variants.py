@@ -168,7 +168,7 @@ def test_a_name_that_is_no_variant_is_refused(name: str, words: str) -> None:
 def test_without_jieba_its_words_are_refused_and_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics, "jieba_is_there", lambda: False)
     assert metrics.refused("gleu:jieba") == (
-        "evaluation.metrics: got 'gleu:jieba' without the package jieba; expected the package; try pip install \"babeltune[zh]\""
+        "evaluation.metrics: got 'gleu:jieba' without the package jieba; expected the package; try pip install \".[zh]\""
     )
     assert metrics.refused("gleu:char") is None
 

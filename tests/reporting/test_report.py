@@ -295,7 +295,7 @@ def test_a_link_is_only_one_to_an_address(tmp_path: Path) -> None:
 def test_without_matplotlib_the_page_says_what_is_missing(home: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     text = reporting.page([name], home)
-    assert "There are no figures here because matplotlib is not installed: <code>pip install 'babeltune[plots]'</code>." in text
+    assert "There are no figures here because matplotlib is not installed: <code>pip install '.[plots]'</code>." in text
     assert "<svg" not in text
 
 

@@ -17,6 +17,7 @@ import pytest
 from babeltune import compose
 from babeltune.errors import ConfigError
 from babeltune.launched import Place, check, first_host, place
+from babeltune.launchers import LocalLauncher, RayLauncher, SlurmLauncher
 from tests.commands import QUICK, ROOT, cells, children, end, numbers, start, steps_done, train, wait_for
 
 CELL = ("data=toy_zh", *QUICK, "trainer=ddp_cpu", "optimizer.epochs=4", "trainer.checkpoint_steps=5", "logger=none")
@@ -145,20 +146,38 @@ TWO = Place("torchrun", rank=0, local_rank=0, node=0, processes=2, address="loca
             ("trainer=cpu",),
             TWO,
             "trainer=cpu: got 2 processes started by torchrun; expected 1, trainer.nodes=1 times trainer.devices=1; "
-            "try trainer=ddp, or python train.py",
+            "try trainer=ddp_cpu trainer.devices=2, or python train.py",
         ),
     ],
 )
 def test_a_run_that_wants_other_processes_is_refused(overrides: tuple[str, ...], where: Place | None, sentence: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        check([compose(["data=toy_zh", *overrides])], where, starts_nodes=False)
+        check([compose(["data=toy_zh", *overrides])], where, LocalLauncher())
     assert str(caught.value) == sentence
 
 
 def test_a_run_that_wants_the_processes_there_are_is_let_in() -> None:
-    check([compose(["data=toy_zh", "trainer=ddp_cpu"])], TWO, starts_nodes=False)
-    check([compose(["data=toy_zh", "trainer=ddp_cpu", "trainer.devices=1", "trainer.nodes=2"])], TWO, starts_nodes=False)
-    check([compose(["data=toy_zh", "trainer=ddp", "trainer.nodes=2"])], None, starts_nodes=True)
+    check([compose(["data=toy_zh", "trainer=ddp_cpu"])], TWO, LocalLauncher())
+    check([compose(["data=toy_zh", "trainer=ddp_cpu", "trainer.devices=1", "trainer.nodes=2"])], TWO, LocalLauncher())
+    check([compose(["data=toy_zh", "trainer=ddp", "trainer.nodes=2"])], None, SlurmLauncher())
+
+
+def test_processes_of_a_starter_submit_nothing() -> None:
+    with pytest.raises(ConfigError) as caught:
+        check([compose(["data=toy_zh", "trainer=ddp_cpu"])], TWO, RayLauncher())
+    assert str(caught.value) == (
+        "hydra/launcher=ray: got 2 processes started by torchrun; expected one process, which submits the cells; "
+        "try python train.py, without torchrun"
+    )
+
+
+def test_a_starter_that_says_half_of_it_is_refused() -> None:
+    with pytest.raises(ConfigError) as caught:
+        place({"TORCHELASTIC_RUN_ID": "x"})
+    assert str(caught.value) == (
+        "the environment of torchrun: got no RANK; expected what torchrun sets for each process; "
+        "try torchrun train.py, or without TORCHELASTIC_RUN_ID"
+    )
 
 
 def test_torchruns_and_sruns_words_give_a_place_and_a_batch_scripts_do_not() -> None:

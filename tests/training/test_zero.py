@@ -33,7 +33,7 @@ def test_without_deepspeed_its_extra_is_named() -> None:
         zero.check_installed()
     assert str(caught.value) == (
         "trainer.strategy=deepspeed: got no DeepSpeed (No module named 'deepspeed'); expected the package; "
-        "try pip install 'babeltune[deepspeed]', or trainer=fsdp"
+        "try pip install '.[deepspeed]', or trainer=fsdp"
     )
 
 
@@ -43,7 +43,7 @@ def test_quantised_weights_are_refused(precision: str) -> None:
         compose(["data=toy_zh", "trainer=deepspeed", f"precision={precision}"])
 
 
-@pytest.mark.skipif(not IS_THERE, reason="needs pip install 'babeltune[deepspeed]'")
+@pytest.mark.skipif(not IS_THERE, reason="needs pip install '.[deepspeed]'")
 def test_two_processes_of_zero_train_what_one_trains_and_go_on(
     start: Start, start_ranks: Ranks, whole: Path, tmp_path: Path
 ) -> None:

@@ -55,11 +55,16 @@ def run(cells: list[Cell], launcher: RayLauncher, *, name: str) -> list[Standing
     return standings
 
 
+def check() -> None:
+    """Refuse a Python without Ray. Raises ConfigError."""
+    if importlib.util.find_spec("ray") is None:
+        got, hint = "no ray in this Python", "pip install '.[ray]'"
+        raise ConfigError(problem("hydra/launcher=ray", got, "the extra that it needs", hint))
+
+
 def _joined(launcher: RayLauncher) -> Any:
     """Ray's module, when this process has joined the cluster."""
-    if importlib.util.find_spec("ray") is None:
-        got, hint = "no ray in this Python", "pip install 'babeltune[ray]'"
-        raise ConfigError(problem("hydra/launcher=ray", got, "the extra that it needs", hint))
+    check()
     import ray
 
     try:

@@ -81,7 +81,7 @@ def run(cells: list[Cell], launcher: SlurmLauncher, *, name: str) -> list[Standi
 def check() -> None:
     """Refuse a machine that cannot submit. Raises ConfigError."""
     if importlib.util.find_spec("submitit") is None:
-        got, hint = "no submitit in this Python", "pip install 'babeltune[slurm]'"
+        got, hint = "no submitit in this Python", "pip install '.[slurm]'"
         raise ConfigError(problem("hydra/launcher=slurm", got, "the extra that it needs", hint))
     absent = [name for name in ("sbatch", "srun", "squeue", "scontrol") if shutil.which(name) is None]
     if absent:
@@ -93,7 +93,8 @@ def submit(standings: Sequence[Standing], launcher: SlurmLauncher, name: str) ->
     """Put every cell that is not done into the queue, unless it is there already; what cells stand on first."""
     queue = asked_queue()
     if queue is None:
-        raise OutputError(problem("squeue", "no answer", "the jobs that are queued", "again when Slurm answers"))
+        expected = "squeue to list the jobs that are queued"
+        raise OutputError(problem("hydra/launcher=slurm", "no answer", expected, "squeue by hand to see why"))
     last = {folder: record.job for folder, record in _live(standings, queue).items()}
     parents = {standing.cell.folder for standing in standings if standing.state == "kept"}
     left = [one for one in standings if one.state == "waiting" and not _is_queued(one, queue)]

@@ -116,7 +116,7 @@ def draw(chart: Chart, form: Form = "svg", fonts: Sequence[str] = CJK_FONTS) -> 
     Raises ConfigError when matplotlib is not installed.
     """
     if not is_available():
-        raise ConfigError(problem("figure", "no matplotlib", "the extra `plots`", "pip install 'babeltune[plots]'"))
+        raise ConfigError(problem("figure", "no matplotlib", "the extra `plots`", "pip install '.[plots]'"))
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

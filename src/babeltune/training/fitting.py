@@ -16,9 +16,10 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
 
+from babeltune import devices
 from babeltune.data.batching import Examples
 from babeltune.data.datamodule import MixDataModule
-from babeltune.errors import ConfigError, problem
+from babeltune.errors import ConfigError
 from babeltune.modeling import attention, blocks
 from babeltune.modeling.pieces import join
 from babeltune.options import Accelerator, Precision, RunConfig, TrainerConfig
@@ -157,9 +158,7 @@ def check_devices(trainer: TrainerConfig) -> None:
     wanted = trainer.devices if trainer.accelerator is Accelerator.gpu else 0
     there = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if wanted > there:
-        raise ConfigError(
-            problem(f"trainer={trainer.name}", f"{there} GPUs on this machine", f"{wanted}", "trainer=cpu or trainer.devices")
-        )
+        raise ConfigError(devices.too_few(trainer, there))
     if trainer.strategy is StrategyName.deepspeed:
         from babeltune.training import zero
 

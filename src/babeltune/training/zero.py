@@ -27,7 +27,7 @@ def check_installed() -> None:
     except ImportError as error:
         got = f"no DeepSpeed ({' '.join(str(error).split())})"
         raise ConfigError(
-            problem("trainer.strategy=deepspeed", got, "the package", "pip install 'babeltune[deepspeed]', or trainer=fsdp")
+            problem("trainer.strategy=deepspeed", got, "the package", "pip install '.[deepspeed]', or trainer=fsdp")
         ) from error
 
 

@@ -125,7 +125,7 @@ def run(config: RunConfig, out: Path, tasks: int, workers: int) -> None:
     try:
         from datatrove.executor import LocalPipelineExecutor
     except ImportError as error:
-        raise ConfigError(problem("datatrove", "no such package", "datatrove 0.10", "pip install 'babeltune[scale]'")) from error
+        raise ConfigError(problem("datatrove", "no such package", "datatrove 0.10", "pip install '.[scale]'")) from error
     for source in config.data.sources.values():
         step = Shards(source, Path(config.paths.data).absolute(), config.cleaning, out.absolute(), config.data.max_bad_fraction)
         logs = str(out / ".cache" / "logs" / source.name)

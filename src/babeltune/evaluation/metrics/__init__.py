@@ -53,5 +53,5 @@ def refused(name: str) -> str | None:
         expected = f"{family}:{', and '.join(words)}" if words else f"{family}, which leaves no choice"
         return problem(where, repr(name), expected, f"evaluation.metrics=[{family}]")
     if variants.uses_jieba(name) and not jieba_is_there():
-        return problem(where, f"{name!r} without the package jieba", "the package", 'pip install "babeltune[zh]"')
+        return problem(where, f"{name!r} without the package jieba", "the package", 'pip install ".[zh]"')
     return None

@@ -42,9 +42,7 @@ def jieba_is_there() -> bool:
 
 def _version() -> str:
     if not jieba_is_there():
-        raise EvalError(
-            problem("evaluation.metrics", "jieba, which is not installed", "the package", 'pip install "babeltune[zh]"')
-        )
+        raise EvalError(problem("evaluation.metrics", "jieba, which is not installed", "the package", 'pip install ".[zh]"'))
     return version("jieba")
 
 
