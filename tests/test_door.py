@@ -11,6 +11,7 @@ import pytest
 from babeltune import comparison, door, grid
 from babeltune.__main__ import main as babeltune_main
 from babeltune.errors import ConfigError
+from tests.commands import ROOT
 from tests.finished import finish, note, score
 
 TRAIN = Path(__file__).parents[1] / "train.py"
@@ -182,3 +183,9 @@ def test_an_entry_means_what_it_says(value: object) -> None:
 
     (override,) = door.listed({"data.take": value})
     assert OverridesParser.create().parse_override(override).value() == value
+
+
+def test_help_may_be_read_in_part() -> None:
+    command = f"{sys.executable} train.py --help | head -1"
+    ended = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=ROOT, check=True)
+    assert ended.stderr == ""

@@ -35,7 +35,10 @@ def main(arguments: list[str]) -> int:
     if any(word in ("--help", "-h") for word in arguments):
         from babeltune.help import text
 
-        print(text())
+        try:
+            print(text(), flush=True)
+        except BrokenPipeError:  # whoever reads has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
     os.environ["HYDRA_FULL_ERROR"] = "1"  # lets Hydra's errors come here in place of being printed with their traces
     import hydra
