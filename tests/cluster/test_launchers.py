@@ -56,6 +56,11 @@ def no_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             "hydra.launcher.timeout_min: got 0; expected at least 1; try hydra.launcher.timeout_min=1",
         ),
         (
+            "hydra/launcher=slurm hydra.launcher.sbatch.exclude=node7",
+            "hydra.launcher.sbatch: got an entry that is not there yet; expected a + before it; "
+            "try '+hydra.launcher.sbatch={NAME: VALUE}'",
+        ),
+        (
             "hydra/launcher=slurm hydra.launcher.timeout_min=2",
             "hydra.launcher.signal_delay_s: got 120 s of 2 min; expected less than the job's whole time; "
             "try hydra.launcher.signal_delay_s=60",
