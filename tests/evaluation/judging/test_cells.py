@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from babeltune import results, runner
+from babeltune import examining, results, runner
 from babeltune.cells import cell_of
 from babeltune.config import compose
 from babeltune.errors import EvalError
@@ -51,7 +51,7 @@ def test_a_cell_is_judged_once_and_goes_on_where_it_was(tmp_path: Path, monkeypa
         assert not cell.is_done
 
         fails, sent = False, len(server.requests)
-        monkeypatch.setattr(runner, "_trained_model", None)
+        monkeypatch.setattr(examining, "trained_model", None)
         result = runner.run(config)
         assert (folder / "replies.jsonl").read_bytes() == written
         assert len(server.requests) < sent + 15
@@ -82,7 +82,7 @@ def test_a_cell_is_judged_once_and_goes_on_where_it_was(tmp_path: Path, monkeypa
 
     with serving(saying(longer)) as server:
         words = ["judge=vicuna", f"judge.url={server.url}", f"judge.against={folder}", f"paths.outputs={tmp_path}"]
-        monkeypatch.setattr(runner, "generate", None)
+        monkeypatch.setattr(examining, "generate", None)
         again = compose([*TINY, *words])
         place = cell_of(again).folder / "evaluations" / cell_of(again).evaluation[:8]
         place.mkdir()
