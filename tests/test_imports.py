@@ -12,7 +12,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "babeltune"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "overrides"),
+    ("errors", "overrides", "lean"),
     ("records", "steps"),
     ("options", "stepchecks"),
     ("suites", "judges", "launchers"),

@@ -282,14 +282,14 @@ def _devices(config: RunConfig) -> Iterator[str]:
 
 def _pairs(config: RunConfig) -> Iterator[str]:
     precision, trainer = config.precision.kind, config.trainer
-    if precision in (Precision.int8, Precision.nf4):
+    if precision.quantises:
         where = f"precision={precision.value}"
         if isinstance(config.adapter, NoAdapter) and _trains(config):
             hint = "adapter=lora or precision=bf16"
             yield problem(f"{where} with adapter=none", "quantised weights to train", "an adapter over a quantised base", hint)
         if config.model.fresh is not None:
             yield problem(f"{where} with model.fresh", "random weights to quantise", "a trained base", "precision=fp32")
-    if precision in (Precision.int8, Precision.nf4) and trainer.strategy is Strategy.deepspeed:
+    if precision.quantises and trainer.strategy is Strategy.deepspeed:
         yield problem(
             f"precision={precision.value} with trainer={trainer.name}",
             "quantised weights",

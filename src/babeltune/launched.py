@@ -22,7 +22,7 @@ from babeltune.launchers import Launcher, LocalLauncher, SlurmLauncher
 from babeltune.options import Accelerator, RunConfig, Strategy, TrainerConfig
 from babeltune.progress import Progress, Standing
 from babeltune.results import lock
-from babeltune.worker import PREEMPTED, run_cell
+from babeltune.worker import PREEMPTED, may_quantise, run_cell
 
 FIRST_PORT, NUM_PORTS = 20000, 20000
 """Where the processes that srun starts meet; two steps of a machine have different names, so they meet at different ports."""
@@ -160,7 +160,7 @@ def run(cells: list[Cell], where: Place) -> list[Standing]:
     with _aside() as own, terminable(), _shown(standings, where, own) as show:
         for number, standing in left:
             meet(where, number)
-            code = _run(standing, where, show)
+            code = _run(standing, where, show, quantises=any(map(may_quantise, cells)))
             if code == PREEMPTED:
                 raise SystemExit(PREEMPTED)
             if standing.state != "done":
@@ -184,12 +184,12 @@ def meet(where: Place, number: int) -> None:
         os.environ["MASTER_PORT"] = str(where.port + number)
 
 
-def _run(standing: Standing, where: Place, show: Callable[[], None]) -> int:
+def _run(standing: Standing, where: Place, show: Callable[[], None], *, quantises: bool) -> int:
     """Run one cell, or what of it is for this process. Returns an exit code when this process must not go on."""
     standing.state, standing.started, standing.phase = "running", time.monotonic(), "starting"
     show()
     try:
-        return run_cell(standing.cell, Heard(standing, show))
+        return run_cell(standing.cell, Heard(standing, show), quantises=quantises)
     except SystemExit as leaving:
         if where.rank == 0 or leaving.code:
             raise

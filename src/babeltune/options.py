@@ -49,6 +49,11 @@ class Precision(Enum):
     int8 = "int8"
     nf4 = "nf4"
 
+    @property
+    def quantises(self) -> bool:
+        """Whether bitsandbytes packs the weights."""
+        return self in (Precision.int8, Precision.nf4)
+
 
 class Strategy(Enum):
     """How several devices share one cell."""

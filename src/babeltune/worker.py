@@ -17,10 +17,10 @@ import traceback
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
+from babeltune import lean
 from babeltune.cells import Cell
 from babeltune.config import build, dump
 from babeltune.errors import BabelTuneError, HeldError, problem
-from babeltune.options import Precision
 from babeltune.results import writing
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ PLAIN = "--plain"
 def may_quantise(cell: Cell) -> bool:
     """Whether the cell's process may need bitsandbytes: for its own weights, or for those of a parent that it merges first."""
     merges = cell.parent is not None and not (cell.parent / "model").is_dir()
-    return merges or cell.config.precision.kind in (Precision.int8, Precision.nf4)
+    return merges or cell.config.precision.kind.quantises
 
 
 def encode(cell: Cell) -> str:
@@ -85,8 +85,6 @@ class Events:
 
 
 def main() -> int:
-    if PLAIN in sys.argv[1:]:
-        sys.modules["bitsandbytes"] = None  # type: ignore[assignment]  # peft imports it where it is there: 1.6 s and 45 MB
     signal.signal(signal.SIGUSR1, _leave)
     events = Events(os.fdopen(os.dup(1), "w", encoding="utf-8"))
     os.dup2(2, 1)
@@ -94,7 +92,7 @@ def main() -> int:
     threading.Thread(target=_listen, args=(lines,), daemon=True).start()
     events.send("ready")
     while (line := lines.get()) is not None:
-        code = run_cell(decode(line), events)
+        code = run_cell(decode(line), events, quantises=PLAIN not in sys.argv[1:])
         if code:
             return code
     return 0
@@ -115,8 +113,11 @@ def _listen(lines: queue.Queue[str | None]) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def run_cell(cell: Cell, events: Listener) -> int:
-    """Run one cell and say how it ended. Returns an exit code when the worker should not go on."""
+def run_cell(cell: Cell, events: Listener, *, quantises: bool) -> int:
+    """Run one cell and say how it ended. Returns an exit code when the worker should not go on.
+
+    `quantises`: whether this process may ever need bitsandbytes.
+    """
     try:
         with writing(cell.folder):
             cell.folder.mkdir(parents=True, exist_ok=True)
@@ -125,6 +126,7 @@ def run_cell(cell: Cell, events: Listener) -> int:
         os.dup2(record, 2)
         os.close(record)
         logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(message)s", force=True)
+        lean.import_libraries(quantises=quantises)
         from babeltune.runner import Preempted, run
 
         try:

@@ -17,7 +17,7 @@ from babeltune import launched
 from babeltune.cells import Cell
 from babeltune.clusters.records import Told
 from babeltune.errors import problem
-from babeltune.worker import PREEMPTED, decode, run_cell
+from babeltune.worker import PREEMPTED, decode, may_quantise, run_cell
 
 HELD_SECONDS = 180.0
 """How long a job waits for a cell that another process holds: a lock outlives a lost node by so much."""
@@ -68,10 +68,10 @@ def attempt(cell: Cell, told: Told, asked: Asked, rank: int, max_requeues: int) 
     left = False
     deadline = time.monotonic() + HELD_SECONDS
     try:
-        run_cell(cell, told)
+        run_cell(cell, told, quantises=may_quantise(cell))
         while told.last == "held" and time.monotonic() < deadline:
             time.sleep(HELD_PULSE_SECONDS)
-            run_cell(cell, told)
+            run_cell(cell, told, quantises=may_quantise(cell))
     except SystemExit as leaving:
         left = rank == 0 or leaving.code == PREEMPTED  # the others leave by 0 when training is over
     if told.last == "preempted" or (left and told.last not in ("done", "failed")):

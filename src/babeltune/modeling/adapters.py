@@ -26,7 +26,6 @@ from babeltune.options import (
     Ia3Adapter,
     LowRankAdapter,
     NoAdapter,
-    Precision,
     PrefixAdapter,
     PromptAdapter,
     PTuningAdapter,
@@ -77,7 +76,7 @@ def _with_peft(base: Any, config: RunConfig) -> Any:
     from peft import get_peft_model, prepare_model_for_kbit_training
 
     settings = _peft_settings(base, config)
-    if config.precision.kind in (Precision.int8, Precision.nf4):
+    if config.precision.kind.quantises:
         base = prepare_model_for_kbit_training(base, use_gradient_checkpointing=False)
     settings.revision = None if Path(base.name_or_path).is_dir() else config.model.revision
     model = get_peft_model(base, settings)

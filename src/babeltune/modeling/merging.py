@@ -23,7 +23,7 @@ from transformers import AutoTokenizer
 from babeltune import config as configs
 from babeltune.errors import BabelTuneError, ModelError, problem
 from babeltune.modeling import adapters, loading
-from babeltune.options import Precision, RunConfig, TrainerConfig
+from babeltune.options import RunConfig, TrainerConfig
 from babeltune.results import publish_folder, read_json, write_json, writing
 
 log = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ def _merged(cell: Path, config: RunConfig) -> tuple[Any, Drift]:
     tokens = _probe(cell)
     base = loading.load_folder(place, config)
     before = None
-    if config.precision.kind in (Precision.int8, Precision.nf4):
+    if config.precision.kind.quantises:
         before = _logits(adapters.load(base, cell, config), tokens)
         base = loading.load_folder(place, config).dequantize()
     model = adapters.load(base.float(), cell, config)

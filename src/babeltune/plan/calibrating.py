@@ -1,4 +1,4 @@
-"""A process that runs a few real steps of a cell on a base of random weights, and says what they took: JSON in, JSON out.
+"""A few real steps of a cell on a base of random weights, and what they took.
 
 It does what `runner.train` does, in the same order and with the same imports, so that its peak is that of a cell.
 """
@@ -9,9 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
-import os
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,7 +24,6 @@ from babeltune.config import build
 from babeltune.data import preparing
 from babeltune.data.batching import Examples, Plan
 from babeltune.data.preparing import Writing
-from babeltune.errors import BabelTuneError
 from babeltune.evaluation import overlap, suites
 from babeltune.evaluation.choosing import choose
 from babeltune.evaluation.generating import generate, reference_losses
@@ -42,18 +38,6 @@ NEW_TOKENS = (2, 18)
 """Lengths of the replies that are timed; what is between them is the time of a token."""
 OWN_SECONDS = time.process_time
 """Of all threads of this process."""
-
-
-def main() -> int:
-    words = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    try:
-        told = measure(json.loads(sys.stdin.read()))
-    except BabelTuneError as error:
-        told = {"problem": str(error)}
-    json.dump(told, words)
-    words.close()
-    return 0
 
 
 def measure(asked: dict[str, Any]) -> dict[str, Any]:
@@ -245,7 +229,3 @@ def _seconds(work: Callable[[], object]) -> float:
 
 def _silent(event: str, **facts: Any) -> None:
     """Nobody watches."""
-
-
-if __name__ == "__main__":
-    sys.exit(main())

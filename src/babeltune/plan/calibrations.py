@@ -130,11 +130,12 @@ def _run(work: Work, layers: int, depth: int, cache: Path) -> dict[str, Any]:
             "replies": work.replies,
             "cache": str(cache),
             "folder": str(folder / "cell"),
+            "quantises": config.precision.kind.quantises,
             "started": time.time(),
         }
         environment = os.environ | {"OMP_NUM_THREADS": str(config.trainer.threads)}
         process = subprocess.run(
-            [sys.executable, "-m", "babeltune.plan.calibrating"],
+            [sys.executable, "-m", "babeltune.plan"],
             input=json.dumps(request),
             capture_output=True,
             text=True,

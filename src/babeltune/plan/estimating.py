@@ -87,9 +87,9 @@ def by_formula(config: RunConfig, counts: Mapping[str, int], linears: int, shape
     kind = config.precision.kind
     size = 4.0 if is_base else BYTES[kind]
     frozen = counts["total"] - (0 if is_base else counts["trainable"])
-    packed = linears if kind in (Precision.int8, Precision.nf4) and not is_base else 0
+    packed = linears if kind.quantises and not is_base else 0
     weights = size * packed + (4.0 if packed else size) * (frozen - packed)
-    wide = 2 if kind in (Precision.fp32, Precision.int8, Precision.nf4) else 1
+    wide = 2 if kind is Precision.fp32 or kind.quantises else 1
     layers = int(shape.num_hidden_layers)
     return {
         "process": 0 if config.trainer.accelerator is Accelerator.gpu else PROCESS_BYTES,

@@ -14,7 +14,7 @@ import torch
 from babeltune import results
 from babeltune.options import Accelerator
 
-CODE = ("modeling", "training", "data/batching.py", "data/datamodule.py", "plan/calibrating.py")
+CODE = ("modeling", "training", "data/batching.py", "data/datamodule.py", "plan/calibrating.py", "lean.py")
 """What a step's time and memory depend on, below the package."""
 LIMITS = (
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),

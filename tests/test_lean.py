@@ -1,0 +1,33 @@
+"""A process that trains does not load what its libraries only look for, and has it all the same when it is asked for."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+LOADED = """
+import json, sys
+from babeltune import lean
+lean.import_libraries(quantises=False)
+import babeltune.runner, peft, transformers.models.llama.modeling_llama
+print(json.dumps([name for name in ("scipy", "matplotlib", "bitsandbytes", "pandas", "sklearn") if sys.modules.get(name)]))
+"""
+AFTERWARDS = """
+import importlib.metadata
+import scipy.stats, matplotlib.pyplot
+print(importlib.metadata.version("scipy") == scipy.__version__)
+"""
+
+
+def said(code: str) -> list[str]:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
+
+
+def test_a_process_that_trains_loads_neither_charts_nor_signals_nor_quantisation() -> None:
+    assert json.loads(said(LOADED)[-1]) == []
+
+
+def test_what_was_hidden_is_there_afterwards() -> None:
+    assert said(LOADED + AFTERWARDS)[-1] == "True"
