@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from babeltune import devices
+from babeltune import devices, lean
 from babeltune.cells import Cell
 from babeltune.options import Accelerator
 from babeltune.progress import Picture, Progress, Standing
@@ -265,7 +265,7 @@ def _death(code: int, standing: Standing) -> str:
 def _start(cell: Cell, events: queue.Queue[tuple[Group, dict[str, Any]]], seen: tuple[str, ...] = ()) -> Group:
     """Start the process of a one-device cell, or the several of one that needs them, and let them see these GPUs only."""
     number = cell.config.trainer.devices
-    environment = os.environ | {"OMP_NUM_THREADS": str(cell.config.trainer.threads), "PYTHONUNBUFFERED": "1"}
+    environment = lean.environment(cell.config.trainer.threads) | {"PYTHONUNBUFFERED": "1"}
     if seen:
         environment |= {devices.VISIBLE: ",".join(seen)}
     if number > 1:

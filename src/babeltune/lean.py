@@ -1,4 +1,4 @@
-"""The libraries that train, imported without what they load for others only because it is installed.
+"""Processes that train, in little memory: what they are started with, and their libraries without what those load for others.
 
 torchmetrics, which Lightning imports, loads scipy.signal and matplotlib.pyplot where they are; transformers loads scipy.optimize
 for the losses of object detection; peft loads bitsandbytes. That is 134 MB and 2.5 s of every process that trains. No torch.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from importlib.metadata import Distribution, DistributionFinder, PackageNotFoundError
@@ -16,6 +17,13 @@ UNUSED = ("matplotlib", "scipy")
 """Loaded by libraries as they are imported, for functions that are not called here."""
 LIBRARIES = ("lightning.pytorch", "transformers.modeling_utils")
 QUANTISING = "bitsandbytes"
+ALLOCATOR = {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=0"}
+"""Small pieces that are kept for reuse lie between the tensors of past steps and keep that room in pieces: 5 % of the peak."""
+
+
+def environment(threads: int) -> dict[str, str]:
+    """What a process that trains is started with: this one's variables, its threads, the allocator's setting if it has none."""
+    return ALLOCATOR | dict(os.environ) | {"OMP_NUM_THREADS": str(threads)}
 
 
 def import_libraries(*, quantises: bool) -> None:

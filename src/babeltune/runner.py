@@ -143,6 +143,7 @@ def train(cell: Cell, tokenizer: Any, way: Writing, tracker: Tracker, tell: Tell
         return
     tell("progress", phase="preparing", done=0, total=0)
     mixed = preparing.prepare(config, way, cache_folder(config), overlap.apart(config))
+    memory.give_back()
     is_weighed = memory.reset_peak(config.trainer.accelerator)
     model = model_of(config, cell.parent, tokenizer, cell.folder)
     counts = adapters.audit(model, config)

@@ -55,6 +55,7 @@ def measure(asked: dict[str, Any]) -> dict[str, Any]:
     tokenizer = loading.load_tokenizer(config.model, None)
     way = preparing.writing(config, tokenizer)
     examples = _examples(config, way, Path(asked["cache"])) if asked["steps"] else None
+    memory.give_back()
     process = memory.resident_bytes(accelerator)
     is_counted = memory.reset_peak(accelerator)
     started = time.monotonic()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from babeltune import identity
+from babeltune import identity, lean
 from babeltune.config import dump
 from babeltune.errors import OutputError
 from babeltune.options import Accelerator, ModelConfig, RunConfig, Strategy
@@ -133,13 +132,12 @@ def _run(work: Work, layers: int, depth: int, cache: Path) -> dict[str, Any]:
             "quantises": config.precision.kind.quantises,
             "started": time.time(),
         }
-        environment = os.environ | {"OMP_NUM_THREADS": str(config.trainer.threads)}
         process = subprocess.run(
             [sys.executable, "-m", "babeltune.plan"],
             input=json.dumps(request),
             capture_output=True,
             text=True,
-            env=environment,
+            env=lean.environment(config.trainer.threads),
             check=False,
         )
     if process.returncode < 0:
