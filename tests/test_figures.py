@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -79,6 +80,23 @@ def test_a_font_that_has_the_letters_is_chosen_for_a_png(tmp_path: Path) -> None
         assert drawn.data != draw(CHARTS["counts"], "png", fonts=()).data
     finally:
         font_manager.fontManager.ttflist = [font for font in font_manager.fontManager.ttflist if font.name != name]
+
+
+def test_a_font_is_found_that_was_installed_after_matplotlib_made_its_list(tmp_path: Path) -> None:
+    fonts = tmp_path / "share" / "fonts"
+    fonts.mkdir(parents=True)
+    _font(tmp_path / "four.ttf", "Four Letters", "开放问答")
+    environment = os.environ | {"XDG_DATA_HOME": str(fonts.parent), "MPLCONFIGDIR": str(tmp_path / "mpl")}
+    code = "from babeltune.figures.lettering import fonts_for; print(fonts_for(['开放问答'], ['Four Letters']))"
+
+    def chosen() -> str:
+        return subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+        ).stdout.strip()
+
+    assert chosen() == "('DejaVu Sans',)"
+    (tmp_path / "four.ttf").replace(fonts / "four.ttf")
+    assert chosen() == "('DejaVu Sans', 'Four Letters')"
 
 
 def test_the_font_that_comes_with_matplotlib_writes_vietnamese() -> None:

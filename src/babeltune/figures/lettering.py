@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -70,14 +71,26 @@ def fonts_for(texts: Iterable[str], wanted: Sequence[str]) -> tuple[str, ...]:
     """matplotlib's own font, and after it each installed one that writes a word which those before it cannot."""
     from matplotlib import font_manager
 
-    there = {font.name for font in font_manager.fontManager.ttflist}
     chosen: tuple[str, ...] = (OWN_FONT,)
     clean = [unicodedata.normalize("NFC", text) for text in texts]
+    if wanted and not all(map(writer(chosen), clean)):
+        _notice_new_fonts()
+    there = {font.name for font in font_manager.fontManager.ttflist}
     for name in wanted:
         missing = [text for text in clean if not writer(chosen)(text)]
         if name in there and any(writer((*chosen, name))(text) for text in missing):
             chosen = (*chosen, name)
     return chosen
+
+
+def _notice_new_fonts() -> None:
+    """matplotlib lists the fonts of a machine once and for all; those that were installed since then are added here."""
+    from matplotlib import font_manager
+
+    known = {font.fname for font in font_manager.fontManager.ttflist}
+    for path in sorted(set(font_manager.findSystemFonts()) - known):
+        with contextlib.suppress(OSError, RuntimeError):  # a font that FreeType cannot read is no font for matplotlib either
+            font_manager.fontManager.addfont(path)
 
 
 def writer(fonts: Sequence[str]) -> Callable[[str], bool]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import shlex
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,10 +85,13 @@ def _again(cells: Gathered) -> str:
 
 
 def _html(table: tables.Table | None) -> Any:
-    """A table as HTML that is escaped already."""
-    from markupsafe import Markup
+    """A table as HTML that is escaped already, its notes below it, where a narrow screen shows them whole."""
+    from markupsafe import Markup, escape
 
-    return None if table is None else Markup(tables.render(table, "html"))  # noqa: S704 tables escape every word
+    if table is None:
+        return None
+    notes = [Markup('<p class="note">{}</p>').format(escape(note)) for note in table.notes]
+    return Markup("\n").join([Markup(tables.render(replace(table, notes=()), "html")), *notes])  # noqa: S704 escaped by tables
 
 
 def _figures(found: Sequence[tuple[str, Chart | None]], prefix: str) -> list[dict[str, Any]]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from babeltune import comparison, statistics
 from babeltune.errors import EvalError, problem
+from babeltune.evaluation.metrics import METRICS
 from babeltune.figures import Chart, Compared, Counts, Curves, Estimate, Line, Spreads
 from babeltune.papers import spec
 from babeltune.reporting import gathering, logged
@@ -173,9 +175,10 @@ def _means(cells: Gathered, kinds: Mapping[str, str], group: str | None) -> Iter
         )
     )
     seeds = statistics.pooled_seed_variance(matrices)
+    least, most = (0.0, 100.0) if name.partition("/")[2] in METRICS else (-math.inf, math.inf)
     for matrix in matrices:
         found = statistics.mean_interval(matrix, seeds)
-        yield None if found is None else Estimate(found.value, found.low, found.high)
+        yield None if found is None else Estimate(found.value, max(found.low, least), min(found.high, most))
 
 
 def _line(label: str, curve: logged.Curve, points: int) -> Line:
