@@ -17,7 +17,7 @@ ABOUT = """babeltune tunes one language model per data mix, judges each, and pri
   python train.py --cfg job                         the composed config
 
 Change any value with key=value (optimizer.learning_rate=1e-4, adapter.rank=16); keys and their meanings are in
-src/babeltune/options.py. Groups and their options:
+src/babeltune/options/. Groups and their options:
 """
 
 
