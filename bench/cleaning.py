@@ -24,7 +24,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -116,8 +116,8 @@ def measure(folder: Path, names: Sequence[str]) -> dict[str, Any]:
     from babeltune.options import SourceConfig
     from babeltune.steps import STEPS as KINDS
 
-    seconds: Counter[str] = Counter()
-    pipeline.making = SimpleNamespace(  # type: ignore[attr-defined]
+    seconds: dict[str, float] = defaultdict(float)
+    pipeline.making = SimpleNamespace(  # type: ignore[attr-defined, assignment]
         row_step=functools.partial(timed_row, making.row_step, seconds),
         corpus_step=functools.partial(timed_corpus, making.corpus_step, seconds),
     )
@@ -139,7 +139,7 @@ def measure(folder: Path, names: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def timed_row(make: Callable[..., Any], seconds: Counter[str], step: Any, place: Any) -> Any:
+def timed_row(make: Callable[..., Any], seconds: dict[str, float], step: Any, place: Any) -> Any:
     made = make(step, place)
 
     def timed(conversation: Any) -> Any:
@@ -151,7 +151,7 @@ def timed_row(make: Callable[..., Any], seconds: Counter[str], step: Any, place:
     return None if made is None else timed
 
 
-def timed_corpus(make: Callable[..., Any], seconds: Counter[str], step: Any, place: Any) -> Any:
+def timed_corpus(make: Callable[..., Any], seconds: dict[str, float], step: Any, place: Any) -> Any:
     made = make(step, place)
 
     def timed(corpus: Any) -> Iterator[Any]:

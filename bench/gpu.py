@@ -143,8 +143,8 @@ def agreement(root: Path, options: argparse.Namespace, tiny: bool, devices: int)
     found: dict[str, Any] = {}
     for trainer in several:
         their = losses(root / trainer, task, base, trainer)
-        same = not isinstance(their, str) and len(their) == len(alone)
-        found[trainer] = max(abs(a - b) / a for a, b in zip(alone, their, strict=True)) if same else their
+        is_whole = not isinstance(their, str) and len(their) == len(alone)
+        found[trainer] = max(abs(a - b) / a for a, b in zip(alone, map(float, their), strict=True)) if is_whole else their
     return found
 
 

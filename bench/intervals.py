@@ -151,9 +151,9 @@ def reviews(data: Path) -> Table:
         )
         rows.append((*line, *spanned(found.interval, digits=2), f"{first.sum():g} : {second.sum():g}", published))
     adjusted = statistics.holm(p_values)
-    rows = [(*row, f"{p:.3f}", word(p)) for row, p in zip(rows, adjusted, strict=True)]
+    said = [(*row, f"{p:.3f}", word(p)) for row, p in zip(rows, adjusted, strict=True)]
     columns = ("pair", "win/tie/lose", "win rate", "95 %", "Δ score", "95 %", "totals", "published", "p (sign, Holm)", "so")
-    return Table("Vicuna's 80 questions, GPT-4's scores: the second model against the first", columns, tuple(rows))
+    return Table("Vicuna's 80 questions, GPT-4's scores: the second model against the first", columns, tuple(said))
 
 
 def methods() -> Table:

@@ -61,12 +61,12 @@ def _sum(run: dict[str, Any], what: str) -> float:
 
 
 def _median(runs: list[dict[str, Any]], what: str) -> float:
-    return statistics.median(run[what] for run in runs)
+    return float(statistics.median(run[what] for run in runs))
 
 
 def speed(runs: list[dict[str, Any]]) -> float:
     """Useful tokens for each CPU second of the loop, the median of the runs."""
-    return statistics.median(_sum(run, "useful") / run["loop_cpu"] for run in runs)
+    return float(statistics.median(_sum(run, "useful") / run["loop_cpu"] for run in runs))
 
 
 def _rows(by_system: Runs) -> Iterator[tuple[str, ...]]:
@@ -112,7 +112,7 @@ def _findings(setting: Setting, by_system: Runs) -> Iterator[str]:
 
 
 def _loss_difference(one: dict[str, Any], other: dict[str, Any]) -> float:
-    return max(abs(a["loss"] - b["loss"]) / abs(b["loss"]) for a, b in zip(one["steps"], other["steps"], strict=True))
+    return float(max(abs(a["loss"] - b["loss"]) / abs(b["loss"]) for a, b in zip(one["steps"], other["steps"], strict=True)))
 
 
 def _differences(ours: dict[str, Any], run: dict[str, Any]) -> Iterator[str]:

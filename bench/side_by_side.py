@@ -150,7 +150,7 @@ def one(name: str, python: Path, task: dict[str, Any], setting: Setting, folder:
 
 def _peak(usage: common.Usage, report: dict[str, Any]) -> int:
     """The most that a system's processes held: babeltune's command waits beside the process that trains, and counts too."""
-    return max(usage.peak_rss, report["peak_rss"]) + int(report.get("peak_beside", 0))
+    return max(usage.peak_rss, int(report["peak_rss"])) + int(report.get("peak_beside", 0))
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ def main() -> None:
         way, size, path = options.measure
         print(json.dumps(measure(way, int(size), Path(path))))
         return
-    found = {size: {way: [] for way in WAYS} for size in options.vocabulary}
+    found: dict[int, dict[str, list[dict[str, Any]]]] = {size: {way: [] for way in WAYS} for size in options.vocabulary}
     off: dict[int, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(options.repeats):
