@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.commands import QUICK, cells, train
+from tests.commands import QUICK, cells, end, start, train, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -59,3 +59,19 @@ def test_a_run_finds_what_its_plan_said(tmp_path: Path) -> None:
     assert row[1] == "done"
     assert "of trained cells: planned | actual" in done
     assert "0 of 1 cell to run, 1 done" in done
+
+
+def test_a_plan_that_is_ended_leaves_nothing_behind(tmp_path: Path) -> None:
+    scratch, outputs = tmp_path / "tmp", tmp_path / "outputs"
+    scratch.mkdir()
+    process = start("plan=true", *SMALL, "-m", f"paths.outputs={outputs}", TMPDIR=str(scratch))
+    try:
+        wait_for(lambda: list(outputs.glob(".cache/**/calibrating-*")))
+        assert list(scratch.glob("babeltune-*"))
+        process.terminate()
+        process.communicate(timeout=60)
+        wait_for(lambda: not list(outputs.glob(".cache/**/calibrating-*")), timeout=30)
+    finally:
+        end(process)
+    assert process.returncode == 143
+    assert list(scratch.glob("babeltune-*")) == []

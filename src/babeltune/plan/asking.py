@@ -17,6 +17,7 @@ from babeltune import planned
 from babeltune.cells import Cell, cache_folder, cell_of, parent_config
 from babeltune.data import sources
 from babeltune.errors import BabelTuneError, ModelError, problem
+from babeltune.grid import terminable
 from babeltune.options import PrepareStage, RunConfig
 from babeltune.planned import Facts
 from babeltune.results import read_json
@@ -151,16 +152,19 @@ def _measured(left: Sequence[Line]) -> list[Facts]:
         for line in left
     ]
     environment = os.environ | {"OMP_NUM_THREADS": str(left[0].config.trainer.threads)}
-    process = subprocess.run(
-        [sys.executable, "-m", "babeltune.plan.measuring"],
-        input=json.dumps(asked),
-        stdout=subprocess.PIPE,
-        text=True,
-        encoding="utf-8",
-        env=environment,
-        check=False,
-    )
+    command = [sys.executable, "-m", "babeltune.plan.measuring"]
+    with (
+        terminable(),
+        subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8", env=environment
+        ) as process,
+    ):
+        try:
+            said, _ = process.communicate(json.dumps(asked))
+        except BaseException:
+            process.terminate()  # it ends what it has started, and takes its scratch folders with it
+            raise
     if process.returncode:
         got = f"a process that ended with exit code {process.returncode} while it looked at the cells"
         raise ModelError(problem("plan", got, "an answer", "the lines above, or the command without plan=true"))
-    return [planned.facts_of(json.loads(line)) for line in process.stdout.splitlines()]
+    return [planned.facts_of(json.loads(line)) for line in said.splitlines()]

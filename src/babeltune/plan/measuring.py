@@ -24,6 +24,7 @@ from babeltune.data.preparing import Mixed
 from babeltune.errors import BabelTuneError
 from babeltune.evaluation import overlap, suites
 from babeltune.evaluation.judging.protocols import PARTS
+from babeltune.grid import terminable
 from babeltune.judges import EndpointJudge
 from babeltune.modeling import loading
 from babeltune.options import ExtendVocabularyStage, NoAdapter, PrepareStage, RunConfig, Strategy
@@ -47,12 +48,13 @@ def main() -> int:
     words = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     asked = json.loads(sys.stdin.read())
-    for number, entry in enumerate(asked, 1):
-        config = build(entry["config"])
-        print(f"planning {number} of {len(asked)}: {entry['name']}", file=sys.stderr, flush=True)
-        facts = look(config, is_trained=entry["is_trained"], has_data=entry["has_data"])
-        words.write(json.dumps(asdict(facts)) + "\n")
-        words.flush()
+    with terminable():
+        for number, entry in enumerate(asked, 1):
+            config = build(entry["config"])
+            print(f"planning {number} of {len(asked)}: {entry['name']}", file=sys.stderr, flush=True)
+            facts = look(config, is_trained=entry["is_trained"], has_data=entry["has_data"])
+            words.write(json.dumps(asdict(facts)) + "\n")
+            words.flush()
     words.close()
     return 0
 
