@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from babeltune.data import processes
 from babeltune.data import store as store_module
 from babeltune.data.store import build_store, open_store
 from babeltune.errors import DataError
@@ -37,6 +38,21 @@ def _conversation(number: int, answer: str = "yes") -> Conversation:
 def _build(cache: Path, rows: Any, **changes: Any) -> store_module.TokenStore:
     parts = {"content": "c", "template": "t"} | changes
     return build_store(parts, cache, rows, _render, Letters(), 40, lambda c: c.place.endswith("7"))
+
+
+def test_several_processes_make_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "CHUNK", 3)
+    rows: list[Conversation | Dropped] = [_conversation(number, "yes" * (1 + number)) for number in range(40)]
+    rows.insert(4, Dropped("toy:x", "invalid JSON", "line ends", is_bad=True))
+    rows.insert(9, Conversation((Message("text", "d" * 100),), "toy", "en", "toy:doc"))
+    rows.insert(17, Conversation((Message("user", "?"),), "toy", "en", "toy:none"))
+    made = []
+    for count in (1, 3):
+        monkeypatch.setattr(processes, "cores", lambda count=count: count)
+        folder = _build(tmp_path / str(count), rows).folder
+        made.append({path.name: path.read_bytes() for path in folder.iterdir()})
+    assert len(made[0]) == 8
+    assert made[0] == made[1]
 
 
 def test_a_store_gives_back_rows_languages_and_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import hashlib
 import json
@@ -12,7 +13,7 @@ import uuid
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ import numpy.typing as npt
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from babeltune.data import processes
 from babeltune.data.tokenizing import (
     TOKENIZING_VERSION,
     Encoder,
@@ -42,6 +44,8 @@ CHUNK = 2048
 CHUNK_CHARACTERS = 2**20
 """The same in characters, whichever is reached first: a book is longer than a thousand conversations."""
 EXAMPLES_PER_REASON = 3
+_NO_IDS: Ids = np.empty(0, np.int32)
+_NO_FLAGS: Flags = np.empty(0, np.bool_)
 
 
 @dataclass(kw_only=True)
@@ -170,8 +174,9 @@ def build_store(
     unfinished.mkdir()
     try:
         with closing(_Writer(unfinished)) as writer, _collecting_young():
-            for chunk in _chunks(conversations):
-                _add(chunk, writer, render, encoder, max_tokens, is_heldout)
+            make = functools.partial(_make, render=render, encoder=encoder, max_tokens=max_tokens, is_heldout=is_heldout)
+            for made in processes.ordered(make, _chunks(conversations), processes.cores()):
+                writer.add(made)
                 gc.collect(1)
             writer.finish()
         _publish(unfinished, folder)
@@ -212,27 +217,52 @@ def _chunks(conversations: Iterable[Conversation | Dropped]) -> Iterator[list[tu
         yield chunk
 
 
-def _add(
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """What became of a chunk: the conversations dropped, those kept, and the rows of these, one after another."""
+
+    dropped: list[Dropped]
+    kept: list[tuple[str, Fitted]]
+    """Language of each, and what is left of it without its rows."""
+    ids: Ids
+    targets: Flags
+    lengths: list[int]
+    """Of each row; so are the others."""
+    origins: list[int]
+    languages: list[str]
+    is_heldout: list[bool]
+
+
+def _make(
     chunk: list[tuple[int, Conversation | Dropped]],
-    writer: _Writer,
     render: Callable[[Conversation], list[Segment]],
     encoder: Encoder,
     max_tokens: int,
     is_heldout: Callable[[Conversation], bool],
-) -> None:
+) -> _Made:
     conversations = [(origin, item) for origin, item in chunk if isinstance(item, Conversation)]
     segments = [render(conversation) for _, conversation in conversations]
-    for item in chunk:
-        if isinstance(item[1], Dropped):
-            writer.drop(item[1])
+    made = _Made([item for _, item in chunk if isinstance(item, Dropped)], [], _NO_IDS, _NO_FLAGS, [], [], [], [])
+    rows: list[Tokens] = []
     for (origin, conversation), parts, ids in zip(conversations, segments, encoder.encode(segments), strict=True):
         is_document = any(message.role == "text" for message in conversation.messages)
         fitted = (fit_document if is_document else fit_conversation)(parts, ids, max_tokens)
         if fitted.reason:
-            writer.drop(Dropped(conversation.place, fitted.reason, language=conversation.language))
-        else:
-            writer.keep(fitted, conversation.language, origin, is_heldout(conversation))
-    writer.flush()
+            made.dropped.append(Dropped(conversation.place, fitted.reason, language=conversation.language))
+            continue
+        made.kept.append((conversation.language, replace(fitted, rows=())))
+        rows += fitted.rows
+        made.origins.extend(origin for _ in fitted.rows)
+        made.languages.extend(conversation.language for _ in fitted.rows)
+        held = is_heldout(conversation)
+        made.is_heldout.extend(held for _ in fitted.rows)
+    gc.collect(1)
+    made.lengths.extend(len(row.ids) for row in rows)
+    return replace(
+        made,
+        ids=np.concatenate([_NO_IDS, *(row.ids for row in rows)]),
+        targets=np.concatenate([_NO_FLAGS, *(row.targets for row in rows)]),
+    )
 
 
 def _publish(unfinished: Path, folder: Path) -> None:
@@ -262,7 +292,6 @@ class _Writer:
         self._columns = {name: _Column(folder / f"{name}.npy", dtype) for name, dtype in _COLUMNS.items()}
         self._columns["offsets"].append([0])
         self._end = 0
-        self._pending: list[tuple[Tokens, int, int, bool]] = []
         self._languages: dict[str, int] = {}
         self._counts: dict[str, Counts] = {}
         self._examples: dict[str, list[str]] = {}
@@ -276,30 +305,25 @@ class _Writer:
         if len(examples) < EXAMPLES_PER_REASON:
             examples.append(f"{dropped.place}: {dropped.detail}" if dropped.detail else dropped.place)
 
-    def keep(self, fitted: Fitted, language: str, origin: int, is_heldout: bool) -> None:
-        counts = self._counts.setdefault(language, Counts())
-        counts.found += 1
-        counts.kept += 1
-        counts.cut_answers += fitted.is_cut
-        counts.dropped_turns += fitted.dropped_turns
-        code = self._languages.setdefault(language, len(self._languages))
-        self._pending.extend((row, origin, code, is_heldout) for row in fitted.rows)
-
-    def flush(self) -> None:
-        """Write the rows kept since the last time."""
-        if not self._pending:
-            return
-        rows, origins, codes, heldout = zip(*self._pending, strict=True)
-        ends = self._end + np.cumsum([len(row.ids) for row in rows])
-        self._end = int(ends[-1])
-        self._columns["ids"].append(np.concatenate([row.ids for row in rows]))
-        self._columns["targets"].append(np.concatenate([row.targets for row in rows]))
-        self._columns["offsets"].append(ends)
-        self._columns["target_counts"].append([np.count_nonzero(row.targets) for row in rows])
-        self._columns["origins"].append(origins)
-        self._columns["languages"].append(codes)
-        self._columns["is_heldout"].append(heldout)
-        self._pending.clear()
+    def add(self, made: _Made) -> None:
+        for dropped in made.dropped:
+            self.drop(dropped)
+        for language, fitted in made.kept:
+            counts = self._counts.setdefault(language, Counts())
+            counts.found += 1
+            counts.kept += 1
+            counts.cut_answers += fitted.is_cut
+            counts.dropped_turns += fitted.dropped_turns
+        starts = np.cumsum([0, *made.lengths])
+        code = {language: self._languages.setdefault(language, len(self._languages)) for language in dict.fromkeys(made.languages)}
+        self._columns["ids"].append(made.ids)
+        self._columns["targets"].append(made.targets)
+        self._columns["offsets"].append(self._end + starts[1:])
+        self._columns["target_counts"].append(np.diff(np.concatenate([[0], np.cumsum(made.targets)])[starts]))
+        self._columns["origins"].append(made.origins)
+        self._columns["languages"].append([code[language] for language in made.languages])
+        self._columns["is_heldout"].append(made.is_heldout)
+        self._end += int(starts[-1])
 
     def close(self) -> None:
         for column in self._columns.values():
