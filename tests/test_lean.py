@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 LOADED = """
 import json, sys
@@ -20,8 +21,20 @@ print(importlib.metadata.version("scipy") == scipy.__version__)
 """
 
 
-def said(code: str) -> list[str]:
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+NEEDY = """
+import sys
+from pathlib import Path
+from babeltune import lean
+Path(sys.argv[1], "needy.py").write_text("import scipy.special")
+sys.path.insert(0, sys.argv[1])
+lean.LIBRARIES = ("json", "needy")
+lean.import_libraries(quantises=False)
+print("needy" in sys.modules, "scipy" in sys.modules)
+"""
+
+
+def said(code: str, *arguments: str) -> list[str]:
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
     return done.stdout.splitlines()
 
 
@@ -31,3 +44,7 @@ def test_a_process_that_trains_loads_neither_charts_nor_signals_nor_quantisation
 
 def test_what_was_hidden_is_there_afterwards() -> None:
     assert said(LOADED + AFTERWARDS)[-1] == "True"
+
+
+def test_what_cannot_be_imported_without_them_is_imported_with_them(tmp_path: Path) -> None:
+    assert said(NEEDY, str(tmp_path)) == ["True True"]

@@ -13,8 +13,8 @@ import sys
 from collections.abc import Iterable, Iterator
 from importlib.metadata import Distribution, DistributionFinder, PackageNotFoundError
 
-UNUSED = ("matplotlib", "scipy")
-"""Loaded by libraries as they are imported, for functions that are not called here."""
+UNUSED = ("librosa", "matplotlib", "scipy", "sklearn")
+"""Loaded by libraries as they are imported, where they are installed, for functions that are not called here."""
 LIBRARIES = ("lightning.pytorch", "transformers.modeling_utils")
 QUANTISING = "bitsandbytes"
 ALLOCATOR = {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=0"}
@@ -33,9 +33,14 @@ def import_libraries(*, quantises: bool) -> None:
     """
     if not quantises:
         sys.modules[QUANTISING] = None  # type: ignore[assignment]
-    with hidden(UNUSED):
-        for name in LIBRARIES:
-            importlib.import_module(name)
+    with contextlib.suppress(ImportError), hidden(UNUSED):
+        _import()
+    _import()  # what else is installed may not load without them: then they are all loaded
+
+
+def _import() -> None:
+    for name in LIBRARIES:
+        importlib.import_module(name)
 
 
 @contextlib.contextmanager
