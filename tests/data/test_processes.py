@@ -107,7 +107,7 @@ def test_who_stops_asking_ends_them() -> None:
     results = ordered(lambda n: n, range(1000), 2)
     assert next(results) == 0
     assert len(children() - before) == 2
-    results.close()  # type: ignore[attr-defined]
+    results.close()
     assert children() == before
 
 

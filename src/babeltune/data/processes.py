@@ -11,7 +11,7 @@ import signal
 import sys
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
@@ -33,7 +33,7 @@ def cores() -> int:
     return min(MOST, len(os.sched_getaffinity(0))) if sys.platform == "linux" else 1
 
 
-def ordered(work: Callable[[T], R], chunks: Iterable[T], processes: int) -> Iterator[R]:
+def ordered(work: Callable[[T], R], chunks: Iterable[T], processes: int) -> Generator[R, None, None]:
     """`map(work, chunks)`. Where there is enough to do, so many processes do it, a chunk at a time each, while this one reads on.
 
     What `work` needs is there as it was when the first chunk was asked for; what it changes stays in its process. An exception of
@@ -60,12 +60,14 @@ def ordered(work: Callable[[T], R], chunks: Iterable[T], processes: int) -> Iter
             yield member.answer()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Member:
     """A process, and what it hears and answers through."""
 
     pid: int
     connection: Connection
+    code: int | None = None
+    """How it ended, once it has: its exit code, or its signal below zero."""
 
     def ask(self, message: bytes) -> None:
         try:
@@ -82,17 +84,15 @@ class Member:
             raise answer
         return answer
 
-    def end(self) -> int:
-        """Its exit code, or its signal below zero."""
-        self.connection.close()
-        with contextlib.suppress(ProcessLookupError):
+    def end(self) -> None:
+        if self.code is None:
+            self.connection.close()
             os.kill(self.pid, signal.SIGTERM)
-        with contextlib.suppress(ChildProcessError):  # its end was seen before
-            return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-        return 0
+            self.code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
     def _died(self) -> DataError:
-        got = f"a process that ended with exit code {self.end()}"
+        self.end()
+        got = f"a process that ended with exit code {self.code}"
         hint = "more memory, or fewer cores (taskset -c 0 python train.py ...)"
         return DataError(problem("tokenising", got, "the tokens of its rows", hint))
 

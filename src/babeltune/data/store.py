@@ -173,9 +173,10 @@ def build_store(
     unfinished = folder.parent / f".{folder.name}.{uuid.uuid4().hex}"
     unfinished.mkdir()
     try:
-        with closing(_Writer(unfinished)) as writer, _collecting_young():
-            make = functools.partial(_make, render=render, encoder=encoder, max_tokens=max_tokens, is_heldout=is_heldout)
-            for made in processes.ordered(make, _chunks(conversations), processes.cores()):
+        make = functools.partial(_make, render=render, encoder=encoder, max_tokens=max_tokens, is_heldout=is_heldout)
+        chunks = processes.ordered(make, _chunks(conversations), processes.cores())
+        with closing(_Writer(unfinished)) as writer, closing(chunks), _collecting_young():
+            for made in chunks:
                 writer.add(made)
                 gc.collect(1)
             writer.finish()
