@@ -6,7 +6,6 @@ import contextlib
 import itertools
 import multiprocessing
 import os
-import pickle
 import signal
 import sys
 import warnings
@@ -50,10 +49,9 @@ def ordered(work: Callable[[T], R], chunks: Iterable[T], processes: int) -> Gene
         turns = itertools.cycle(team)
         busy: deque[Member] = deque()
         for chunk in chunks:
-            message = pickle.dumps(chunk, pickle.HIGHEST_PROTOCOL)  # made while all of them are at work
             done = [busy.popleft().answer()] if len(busy) == count else []
             member = next(turns)
-            member.ask(message)
+            member.ask(chunk)
             busy.append(member)
             yield from done
         for member in busy:
@@ -69,9 +67,9 @@ class Member:
     code: int | None = None
     """How it ended, once it has: its exit code, or its signal below zero."""
 
-    def ask(self, message: bytes) -> None:
+    def ask(self, chunk: object) -> None:
         try:
-            self.connection.send_bytes(message)
+            self.connection.send(chunk)
         except OSError as error:
             raise self._died() from error
 
@@ -143,7 +141,7 @@ def _serve(work: Callable[[Any], Any], connection: Connection) -> None:
         signal.signal(number, signal.SIG_DFL)
     with contextlib.suppress(EOFError, OSError):
         while True:
-            chunk = pickle.loads(connection.recv_bytes())  # noqa: S301 from the process that forked this one
+            chunk = connection.recv()
             try:
                 answer: tuple[bool, Any] = (True, work(chunk))
             except Exception as error:
