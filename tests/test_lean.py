@@ -7,6 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from babeltune import lean
+
 LOADED = """
 import json, sys
 from babeltune import lean
@@ -40,6 +44,13 @@ def said(code: str, *arguments: str) -> list[str]:
 
 def test_a_process_that_trains_loads_neither_charts_nor_signals_nor_quantisation() -> None:
     assert json.loads(said(LOADED)[-1]) == []
+
+
+def test_a_process_that_trains_is_started_with_the_allocators_setting_unless_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    assert lean.environment(3).items() >= {"OMP_NUM_THREADS": "3", "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0"}.items()
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.arena_max=1")
+    assert lean.environment(3)["GLIBC_TUNABLES"] == "glibc.malloc.arena_max=1"
 
 
 def test_what_was_hidden_is_there_afterwards() -> None:

@@ -173,6 +173,19 @@ def test_the_figure_by_category_shows_the_means_and_intervals_of_its_items(home:
     assert f"{whole.value:.1f}" == table.rows[0][1]
 
 
+def test_no_interval_of_a_metric_from_0_to_100_leaves_it(home: Path, name: str) -> None:
+    chart = charts.by_category(gather([name], home))
+    assert isinstance(chart, Compared)
+    found = [estimate for row in chart.estimates for estimate in row if estimate is not None]
+    assert min(estimate.low for estimate in found) == 0.0
+    assert max(estimate.high for estimate in found) == 100.0
+
+
+def test_notes_stand_below_their_table_and_not_in_it(text: str) -> None:
+    assert "<tfoot>" not in text
+    assert re.search(r'</table>\n<p class="note">toy_zh/exact_match: ', text)
+
+
 def test_the_curves_are_those_of_the_file_up_to_a_line_cut_off(home: Path, name: str) -> None:
     cells = gather([name], home)
     found = logged.losses(cells.cells[0])

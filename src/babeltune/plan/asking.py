@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from babeltune import config as configs
-from babeltune import planned
+from babeltune import lean, planned
 from babeltune.cells import Cell, cache_folder, cell_of, parent_config
 from babeltune.data import sources
 from babeltune.errors import BabelTuneError, ModelError, problem
@@ -151,7 +150,7 @@ def _measured(left: Sequence[Line]) -> list[Facts]:
         }
         for line in left
     ]
-    environment = os.environ | {"OMP_NUM_THREADS": str(left[0].config.trainer.threads)}
+    environment = lean.environment(left[0].config.trainer.threads)
     command = [sys.executable, "-m", "babeltune.plan.measuring"]
     with (
         terminable(),
